@@ -1,0 +1,213 @@
+"""What is true inside the sandbox: mutable objects, money in int minor units, and who is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedded.stripe_sandbox.ids import Ids
+
+# A JSON object in one of Stripe's shapes.
+JsonObject = dict[str, Any]
+
+API_VERSION = "2026-08-26.dahlia"
+# Events of these endings say what the object was before.
+UPDATES = (".updated", ".captured", ".refunded", ".closed", ".failed")
+
+
+class IllegalTransition(Exception):
+    """Stripe would refuse this; `code` is the code that it would answer with."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Transaction:
+    """One movement on the merchant's balance; `amount_minor` is negative when money leaves."""
+
+    id: str
+    created: int
+    kind: str
+    category: str
+    amount_minor: int
+    fee_minor: int
+    currency: str
+    source: str
+
+
+@dataclass(frozen=True)
+class PaymentError:
+    """Why the last attempt failed; `decline_code` is the issuer's word, when there was one."""
+
+    code: str
+    message: str
+    decline_code: str | None = None
+    charge_id: str | None = None
+    kind: str = "card_error"
+
+
+@dataclass
+class Charge:
+    id: str
+    created: int
+    intent_id: str
+    amount_minor: int
+    currency: str
+    status: str
+    method: str
+    captured: bool = False
+    captured_minor: int = 0
+    error: PaymentError | None = None
+    transaction_id: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Refund:
+    id: str
+    created: int
+    intent_id: str
+    charge_id: str
+    amount_minor: int
+    currency: str
+    status: str
+    reason: str | None
+    metadata: dict[str, str]
+    failure_reason: str | None = None
+    transaction_id: str | None = None
+    failure_transaction_id: str | None = None
+
+
+@dataclass
+class Dispute:
+    id: str
+    created: int
+    intent_id: str
+    charge_id: str
+    amount_minor: int
+    currency: str
+    status: str
+    reason: str
+    has_evidence: bool = False
+    transactions: list[Transaction] = field(default_factory=list)
+
+
+@dataclass
+class Intent:
+    id: str
+    created: int
+    amount_minor: int
+    currency: str
+    status: str
+    capture_method: str
+    method_types: list[str]
+    metadata: dict[str, str]
+    method: str | None = None
+    customer: str | None = None
+    description: str | None = None
+    capturable_minor: int = 0
+    received_minor: int = 0
+    error: PaymentError | None = None
+    canceled_at: int | None = None
+    cancellation_reason: str | None = None
+    charges: list[Charge] = field(default_factory=list)
+    refunds: list[Refund] = field(default_factory=list)
+    disputes: list[Dispute] = field(default_factory=list)
+    last_event_at: int = 0
+
+    @property
+    def latest_charge(self) -> Charge | None:
+        return self.charges[-1] if self.charges else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The API call that caused an event; both null when Stripe, or its dashboard, did it alone."""
+
+    id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One fact as generated: `snapshot` is the object as it was at that moment."""
+
+    id: str
+    type: str
+    created: int
+    intent_id: str
+    snapshot: JsonObject
+    previous: JsonObject | None
+    request: Request
+
+
+Sink = Callable[[Event], None]
+
+
+class Ledger:
+    """All objects by id, the simulated clock, and the sink that hears of every event."""
+
+    def __init__(self, ids: Ids, now: int, sink: Sink) -> None:
+        self.ids = ids
+        self.now = now
+        self.sink = sink
+        self.request = Request()
+        self.intents: dict[str, Intent] = {}
+        self.charges: dict[str, Charge] = {}
+        self.refunds: dict[str, Refund] = {}
+        self.disputes: dict[str, Dispute] = {}
+        self.transactions: dict[str, Transaction] = {}
+        self._told: dict[str, JsonObject] = {}
+
+    def emit(self, type_: str, intent: Intent, snapshot: JsonObject) -> None:
+        """Tell the sink.  A payment's own events never run backwards in time."""
+        intent.last_event_at = max(self.now, intent.last_event_at)
+        told = self._told.get(snapshot["id"])
+        self._told[snapshot["id"]] = snapshot
+        self.sink(
+            Event(
+                id=self.ids.new("evt"),
+                type=type_,
+                created=intent.last_event_at,
+                intent_id=intent.id,
+                snapshot=snapshot,
+                previous=_changed(type_, told, snapshot),
+                request=self.request,
+            )
+        )
+
+    def told(self, object_id: str) -> JsonObject | None:
+        """The snapshot that the last event about this object carried."""
+        return self._told.get(object_id)
+
+    def book(self, kind: str, category: str, amounts: tuple[int, int], of: Charge | Refund) -> str:
+        """Record (amount, fee) on the balance; returns the transaction's id."""
+        return self.record(kind, category, amounts, (of.currency, of.id)).id
+
+    def record(
+        self, kind: str, category: str, amounts: tuple[int, int], of: tuple[str, str]
+    ) -> Transaction:
+        """Record (amount, fee) in a currency for a source object."""
+        amount_minor, fee_minor = amounts
+        currency, source = of
+        transaction = Transaction(
+            id=self.ids.new("txn"),
+            created=self.now,
+            kind=kind,
+            category=category,
+            amount_minor=amount_minor,
+            fee_minor=fee_minor,
+            currency=currency,
+            source=source,
+        )
+        self.transactions[transaction.id] = transaction
+        return transaction
+
+
+def _changed(type_: str, told: JsonObject | None, snapshot: JsonObject) -> JsonObject | None:
+    # Stripe sends previous_attributes with updates, and never with payment_intent.* (24 samples).
+    if told is None or not type_.endswith(UPDATES) or type_.startswith("payment_intent."):
+        return None
+    changed = {key: told.get(key) for key in snapshot if told.get(key) != snapshot[key]}
+    return changed or None

@@ -1,0 +1,165 @@
+"""Play a seed: many payments' lives on one simulated clock, in a moment, without HTTP."""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from embedded.stripe_sandbox.afterlives import AFTERLIVES
+from embedded.stripe_sandbox.ids import Ids
+from embedded.stripe_sandbox.ledger import API_VERSION, Event, JsonObject, Ledger
+from embedded.stripe_sandbox.lifecycles import LIVES, Scene
+from embedded.stripe_sandbox.payments import Order
+from embedded.stripe_sandbox.truth import truths
+
+LIFECYCLES = {**LIVES, **AFTERLIVES}
+# Half of all payments are the plain thing; the other half shares every other life evenly.
+PLAIN_SHARE = 0.5
+PLAIN = "card_success"
+DAY_SECONDS = 86_400
+# How far a status is on its way; whatever is not named here is still before the money.
+PHASES = {"requires_capture": 1, "succeeded": 2, "canceled": 2}
+FINAL_PHASE = 2
+
+
+class UnknownLifecycle(ValueError):
+    """No script of this name; the message names those there are."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no lifecycle {name!r}; there are: {', '.join(sorted(LIFECYCLES))}")
+
+
+@dataclass(frozen=True)
+class PaymentSpec:
+    """One payment to play; `currency` in either case, `lifecycle` drawn from the seed if None."""
+
+    user_id: str | None
+    subscription_id: str | None
+    amount_minor: int
+    currency: str
+    lifecycle: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        named = {"user_id": self.user_id, "subscription_id": self.subscription_id}
+        return {key: value for key, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Span:
+    """How payments spread over simulated time, and how often steps of one share a second."""
+
+    start: int
+    spread_seconds: int = 30 * DAY_SECONDS
+    tie_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Played:
+    """What was played: events in the order in which they came about, and what is true at the end.
+
+    `undecidable` names the payments whose last PaymentIntent state no merge of their events can
+    decide, because two of one phase share its last second: Stripe must be asked about them.
+    """
+
+    events: list[JsonObject]
+    truth: dict[str, JsonObject]
+    lifecycles: dict[str, str]
+    undecidable: frozenset[str]
+
+
+@dataclass
+class Part:
+    """One payment's script, about to be played."""
+
+    scene: Scene
+    lifecycle: str
+
+
+def play(
+    seed: int | str, specs: Sequence[PaymentSpec], start: int, tie_seconds: float = 0.0
+) -> Played:
+    """Play `specs` from epoch second `start`; the same arguments give the same result, always."""
+    told: list[Event] = []
+    ledger = Ledger(Ids(f"{seed}:ids"), start, told.append)
+    parts = rehearse(ledger, seed, specs)
+    for _ in run(parts, seed, Span(start, tie_seconds=tie_seconds)):
+        pass
+    return Played(
+        events=[event_json(event) for event in told],
+        truth=truths(ledger.intents.values()),
+        lifecycles={part.scene.intent.id: part.lifecycle for part in parts},
+        undecidable=undecidable(told),
+    )
+
+
+def rehearse(ledger: Ledger, seed: int | str, specs: Sequence[PaymentSpec]) -> list[Part]:
+    """Choose every payment's life.  Each has dice of its own, whatever the others do."""
+    parts = []
+    for index, spec in enumerate(specs):
+        rng = Random(f"{seed}:{index}")
+        order = Order(spec.amount_minor, spec.currency.lower(), metadata=spec.metadata)
+        parts.append(Part(Scene(ledger, order, rng), spec.lifecycle or _draw(rng)))
+    return parts
+
+
+def run(parts: Sequence[Part], seed: int | str, span: Span) -> Iterator[int]:
+    """Take every part's steps in the order of simulated time; yields the time after each."""
+    rng = Random(f"{seed}:clock")
+    queue = [
+        (span.start + rng.randint(0, span.spread_seconds), index, _script(part))
+        for index, part in enumerate(parts)
+    ]
+    heapq.heapify(queue)
+    while queue:
+        now, index, steps = heapq.heappop(queue)
+        # The ledger is shared: an API call may have moved its clock since the last step.
+        parts[index].scene.ledger.now = now
+        wait_seconds = next(steps, None)
+        if wait_seconds is not None:
+            tied = rng.random() < span.tie_seconds
+            heapq.heappush(queue, (now if tied else now + wait_seconds, index, steps))
+        yield now
+
+
+def event_json(event: Event, pending_webhooks: int = 1) -> JsonObject:
+    data: JsonObject = {"object": event.snapshot}
+    if event.previous is not None:
+        data["previous_attributes"] = event.previous
+    return {
+        "id": event.id,
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": event.created,
+        "data": data,
+        "livemode": False,
+        "pending_webhooks": pending_webhooks,
+        "request": {"id": event.request.id, "idempotency_key": event.request.idempotency_key},
+        "type": event.type,
+    }
+
+
+def undecidable(events: Iterable[Event]) -> frozenset[str]:
+    """Payments whose last second holds two PaymentIntent states of one phase that is not the end."""
+    last: dict[str, tuple[int, int]] = {}
+    tied: dict[str, bool] = {}
+    for event in events:
+        # Nothing can come before `created`, so it never ties with what follows.
+        if not event.type.startswith("payment_intent.") or event.type.endswith(".created"):
+            continue
+        phase = PHASES.get(event.snapshot["status"], 0)
+        moment = (phase, event.created)
+        if moment >= last.get(event.intent_id, (-1, 0)):
+            tied[event.intent_id] = moment == last.get(event.intent_id) and phase < FINAL_PHASE
+            last[event.intent_id] = moment
+    return frozenset(intent_id for intent_id, is_tied in tied.items() if is_tied)
+
+
+def _draw(rng: Random) -> str:
+    return PLAIN if rng.random() < PLAIN_SHARE else rng.choice(sorted(LIFECYCLES))
+
+
+def _script(part: Part) -> Iterator[int]:
+    if part.lifecycle not in LIFECYCLES:
+        raise UnknownLifecycle(part.lifecycle)
+    return LIFECYCLES[part.lifecycle](part.scene)
