@@ -75,6 +75,16 @@ class ConfigPublished(Event):
         return "configs"
 
 
+class BoxLine(BaseModel):
+    """One product variant in a box; the storefront leaves the unit price to pricing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    variant_id: UUID
+    quantity: int = Field(ge=1, le=10_000)
+    unit_price_minor: int | None = Field(default=None, ge=0)
+
+
 class VariantLine(BaseModel):
     """One product variant in a box, at the unit price it was priced at."""
 
@@ -102,7 +112,7 @@ class SubscriptionChanged(CustomerEvent):
     billing_interval: BillingInterval
     period_start: AwareDatetime | None = None
     period_end: AwareDatetime | None = None
-    variants: tuple[VariantLine, ...] = ()
+    variants: tuple[BoxLine, ...] = ()
     delivery_type: str | None = None
     delivery_address_id: UUID | None = None
     total_minor: int | None = None  # of one billing interval; none until it is priced
