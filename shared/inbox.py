@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, func, select
+from sqlalchemy import BigInteger, DateTime, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -34,14 +34,20 @@ class ConsumerProgress(Base):
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
 
 
+# Sorted, so that two consumers holding the same records in a rebalance queue instead of deadlocking.
+_CLAIM = text(
+    "INSERT INTO inbox (consumer, message_id)"
+    " SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id"
+    " ON CONFLICT DO NOTHING RETURNING message_id"
+)
+
+
 async def claim(session: AsyncSession, consumer: str, message_ids: Sequence[UUID]) -> set[UUID]:
     """The ids that nobody has applied yet.  A concurrent duplicate blocks here until we commit."""
     if not message_ids:
         return set()
-    # Sorted, so that two consumers holding the same records in a rebalance queue instead of deadlocking.
-    rows = [{"consumer": consumer, "message_id": i} for i in sorted(set(message_ids))]
-    statement = insert(InboxMessage).on_conflict_do_nothing().returning(InboxMessage.message_id)
-    return set(await session.scalars(statement, rows))
+    rows = await session.scalars(_CLAIM, {"consumer": consumer, "ids": list(message_ids)})
+    return set(rows)
 
 
 async def advance(

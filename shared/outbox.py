@@ -45,6 +45,21 @@ async def publish(session: AsyncSession, events: Iterable[tuple[Event, Cause]]) 
         await session.execute(insert(OutboxMessage), rows)
 
 
+async def say_why(session: AsyncSession, cause: Cause, now: datetime) -> None:
+    """Tell the trigger on `public.subscriptions` the cause and the time of what this transaction writes."""
+    await session.execute(
+        text(
+            "SELECT set_config('farebox.cause', :cause, true), set_config('farebox.now', :now, true),"
+            " set_config('farebox.traceparent', :traceparent, true)"
+        ),
+        {
+            "cause": cause.id,
+            "now": now.isoformat(),
+            "traceparent": child_of(cause.traceparent),
+        },
+    )
+
+
 def _row(event: Event, cause: Cause) -> dict[str, Any]:
     return {
         "id": event.id,

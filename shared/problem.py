@@ -1,0 +1,82 @@
+"""Errors over HTTP: RFC 9457 problem+json, whatever went wrong."""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from shared import log
+from shared.errors import FareboxError, Unauthorized
+from shared.faults import is_transient
+
+MEDIA_TYPE = "application/problem+json"
+
+logger = log.get("http")
+
+
+def problem(
+    status: int, slug: str, title: str, detail: str, extra: Mapping[str, object] | None = None
+) -> JSONResponse:
+    body = {"type": f"urn:farebox:problem:{slug}", "title": title, "status": status}
+    body |= {"detail": detail, **(extra or {})}
+    return JSONResponse(jsonable_encoder(body), status_code=status, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(FareboxError, _farebox_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(OSError, _unavailable)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _farebox_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FareboxError)
+    response = problem(error.status, error.slug, error.title, error.detail, error.data)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"pointer": "/" + "/".join(map(str, e["loc"])), "detail": e["msg"]} for e in error.errors()
+    ]
+    detail = "; ".join(f"{e['pointer']}: {e['detail']}" for e in errors[:3])
+    return problem(422, "invalid-input", "The input breaks a rule", detail, {"errors": errors})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = problem(
+        error.status_code, "http", error.detail, f"{request.method} {request.url.path}"
+    )
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    if is_transient(error):
+        return await _unavailable(request, error)
+    return await _unexpected(request, error)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    logger.warning("request failed for now", path=request.url.path, error=repr(error))
+    response = problem(
+        503, "unavailable", "Try again later", "A part this needs is away; nothing was changed."
+    )
+    response.headers["Retry-After"] = "1"
+    return response
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    logger.error("request failed", path=request.url.path, exc_info=error)
+    detail = "Nothing was changed. The log has more under this request's trace id."
+    return problem(500, "unexpected", "Something is wrong on our side", detail)

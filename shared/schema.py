@@ -1,0 +1,22 @@
+"""Which revision of the schema this release needs.  Newer ones are fine: migrations only ever add (expand first)."""
+
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+WANTED_REVISION = "009"
+OLDER_REVISIONS = frozenset(
+    "1f0c6e0a9b21 5b7d21c4e8a0 8c3e90f7d1b6 d6d022bcff3b 003 004 005 006 007 008".split()
+)
+
+
+async def schema_problem(session: AsyncSession) -> str | None:
+    """Why this release cannot run on the database's schema, or None."""
+    try:
+        found = set(await session.scalars(text("SELECT version_num FROM public.alembic_version")))
+    except ProgrammingError:
+        return f"the database has no farebox schema; run the migration job ({WANTED_REVISION})"
+    if not found or found & OLDER_REVISIONS:
+        stands = ", ".join(sorted(found)) or "nothing"
+        return f"the schema stands at {stands}, this release wants {WANTED_REVISION}; run the job"
+    return None

@@ -1,0 +1,194 @@
+"""HTTP in: health, metrics, OpenAPI, problem+json and one transaction per request, alike for every service."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, cast
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Request
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared import log, problem
+from shared.clock import Clock, utc_now
+from shared.db import create_engine, create_sessions
+from shared.errors import InvalidInput
+from shared.events import Event
+from shared.health import CHECKS, HealthProbe
+from shared.settings import Service, Settings
+from shared.trace import Cause, child_of, request_cause, trace_id
+
+GRACEFUL_SECONDS = 10  # what is under way at SIGTERM may take this long
+DESCRIPTION = "Money is in minor units of the currency; times are RFC 3339 with an offset."
+
+logger = log.get("http")
+
+
+@dataclass(frozen=True)
+class Web:
+    """What one service's HTTP side is made of."""
+
+    settings: Settings
+    service: Service
+    router: APIRouter
+    hears: tuple[type[Event], ...] = ()
+    clock: Clock = utc_now
+    routes: Sequence[BaseRoute] = ()
+    # Opened with the app; each may put what it makes on `app.state`.
+    lifespans: Sequence[Callable[[FastAPI], AbstractAsyncContextManager[None]]] = ()
+
+
+def create_app(web: Web) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            engine = create_engine(web.settings.url_of(web.service), web.service)
+            stack.push_async_callback(engine.dispose)
+            app.state.sessions = create_sessions(engine)
+            topics = tuple(sorted({event.topic for event in web.hears}))
+            app.state.probe = HealthProbe(web.settings, web.service, app.state.sessions, topics)
+            stack.push_async_callback(app.state.probe.close)
+            for enter in web.lifespans:
+                await stack.enter_async_context(enter(app))
+            yield
+
+    app = FastAPI(
+        title=f"farebox {web.service}", description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
+    app.state.settings, app.state.clock = web.settings, web.clock
+    problem.install(app)
+    metrics = _Metrics(web.service)
+    app.state.metrics = metrics
+    app.include_router(_operations())
+    app.include_router(web.router)
+    app.router.routes.extend(web.routes)
+    app.add_middleware(_Trace, metrics=metrics)
+    return app
+
+
+def serve(app: ASGIApp, settings: Settings, service: Service) -> None:
+    """Run until SIGTERM; requests under way are finished first."""
+    uvicorn.run(
+        app,
+        host=settings.farebox_host,
+        port=settings.port_of(service),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+    )
+
+
+async def transaction(request: Request) -> AsyncIterator[AsyncSession]:
+    async with request.app.state.sessions.begin() as session:
+        yield session
+
+
+def now(request: Request) -> datetime:
+    return cast("Clock", request.app.state.clock)()
+
+
+def cause() -> Cause:
+    return request_cause.get()
+
+
+# `function` scope: the commit comes before the answer, so that a 2xx is never a promise.
+Session = Annotated[AsyncSession, Depends(transaction, scope="function")]
+Now = Annotated[datetime, Depends(now)]
+RequestCause = Annotated[Cause, Depends(cause)]
+
+
+class _Metrics:
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "farebox_http_request_seconds",
+            "Time to answer",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self.gauge = Gauge(
+            "farebox_state", "What readiness looks at", ("service", "name"), registry=self.registry
+        )
+        self.service = service
+
+
+def _operations() -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process runs."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz(request: Request, only: str = ",".join(CHECKS)) -> JSONResponse:
+        """Whether it can do its work; `only=database,schema` asks for some of the checks."""
+        wanted = only.split(",")
+        if unknown := sorted(set(wanted) - set(CHECKS)):
+            raise InvalidInput(f"unknown checks {unknown}; there are {', '.join(CHECKS)}")
+        found = (await request.app.state.probe.check()).problems
+        # Without the database or its schema nothing else could be asked.
+        blind = {"database", "schema"} & set(found)
+        report = {name: found.get(name, "unknown" if blind else "ok") for name in wanted}
+        ready = not blind and all(state == "ok" for state in report.values())
+        body = {"ready": ready, "checks": report}
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        state: _Metrics = request.app.state.metrics
+        health = await request.app.state.probe.check()
+        for name, value in health.gauges.items():
+            state.gauge.labels(state.service, name).set(value)
+        state.gauge.labels(state.service, "ready").set(0 if health.problems else 1)
+        return Response(generate_latest(state.registry), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+class _Trace:
+    """Gives each request a trace, a cause and a line in the log."""
+
+    def __init__(self, app: ASGIApp, metrics: _Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        traceparent = child_of(given or None)
+        request_cause.set(Cause(f"request:{traceparent[3:35]}", traceparent))
+        status = 500
+        started = time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message.setdefault("headers", []).append((b"traceparent", traceparent.encode()))
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(trace_id=trace_id(traceparent)):
+            try:
+                await self.app(scope, receive, answer)
+            finally:
+                took = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "unmatched")
+                self.metrics.requests.labels(scope["method"], route, str(status)).observe(took)
+                if route not in ("/healthz", "/readyz", "/metrics"):
+                    logger.info(
+                        "request",
+                        method=scope["method"],
+                        path=scope["path"],
+                        status=status,
+                        took_ms=round(took * 1000, 1),
+                    )
