@@ -87,10 +87,10 @@ def _parse(body: bytes, type_name: str, headers: dict[str, bytes]) -> Event:
 
 
 def _text(headers: dict[str, bytes], name: str) -> str:
+    if name not in headers:
+        raise NotUnderstood(f"the header {name} is missing")
     try:
-        return str(headers[name], "utf-8")
-    except KeyError:
-        raise NotUnderstood(f"the header {name} is missing") from None
+        return headers[name].decode()
     except UnicodeDecodeError:
         raise NotUnderstood(f"the header {name} is not UTF-8") from None
 
@@ -98,7 +98,7 @@ def _text(headers: dict[str, bytes], name: str) -> str:
 def _key(record: "ConsumerRecord[bytes, bytes]") -> str:
     if record.key is None:  # belongs to no customer: holds back nobody but itself
         return f"{record.topic}/{record.partition}/{record.offset}"
-    return record.key.decode(errors="backslashreplace")
+    return bytes(record.key).decode(errors="backslashreplace")
 
 
 def _short(error: Exception) -> str:

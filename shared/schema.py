@@ -6,7 +6,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 WANTED_REVISION = "009"
 OLDER_REVISIONS = frozenset(
-    "1f0c6e0a9b21 5b7d21c4e8a0 8c3e90f7d1b6 d6d022bcff3b 003 004 005 006 007 008".split()
+    [
+        "1f0c6e0a9b21",
+        "5b7d21c4e8a0",
+        "8c3e90f7d1b6",
+        "d6d022bcff3b",
+        "003",
+        "004",
+        "005",
+        "006",
+        "007",
+        "008",
+    ]
 )
 
 
