@@ -50,6 +50,10 @@ def create(ledger: Ledger, order: Order) -> Intent:
     return intent
 
 
+def require_confirmable(intent: Intent) -> None:
+    _require(intent, CONFIRMABLE, "confirmed")
+
+
 def require_action(ledger: Ledger, intent: Intent) -> None:
     """The bank wants the customer: 3-D Secure."""
     _require(intent, CONFIRMABLE, "confirmed")

@@ -99,7 +99,10 @@ def rehearse(ledger: Ledger, seed: int | str, specs: Sequence[PaymentSpec]) -> l
     for index, spec in enumerate(specs):
         rng = Random(f"{seed}:{index}")
         order = Order(spec.amount_minor, spec.currency.lower(), metadata=spec.metadata)
-        parts.append(Part(Scene(ledger, order, rng), spec.lifecycle or _draw(rng)))
+        lifecycle = spec.lifecycle or _draw(rng)
+        if lifecycle not in LIFECYCLES:
+            raise UnknownLifecycle(lifecycle)
+        parts.append(Part(Scene(ledger, order, rng), lifecycle))
     return parts
 
 
@@ -107,7 +110,11 @@ def run(parts: Sequence[Part], seed: int | str, span: Span) -> Iterator[int]:
     """Take every part's steps in the order of simulated time; yields the time after each."""
     rng = Random(f"{seed}:clock")
     queue = [
-        (span.start + rng.randint(0, span.spread_seconds), index, _script(part))
+        (
+            span.start + rng.randint(0, span.spread_seconds),
+            index,
+            LIFECYCLES[part.lifecycle](part.scene),
+        )
         for index, part in enumerate(parts)
     ]
     heapq.heapify(queue)
@@ -157,9 +164,3 @@ def undecidable(events: Iterable[Event]) -> frozenset[str]:
 
 def _draw(rng: Random) -> str:
     return PLAIN if rng.random() < PLAIN_SHARE else rng.choice(sorted(LIFECYCLES))
-
-
-def _script(part: Part) -> Iterator[int]:
-    if part.lifecycle not in LIFECYCLES:
-        raise UnknownLifecycle(part.lifecycle)
-    return LIFECYCLES[part.lifecycle](part.scene)

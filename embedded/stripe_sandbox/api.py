@@ -1,0 +1,299 @@
+"""The part of Stripe's API that the product calls: `/v1/…`, form-encoded in, JSON out."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from starlette.routing import Route
+
+from embedded.stripe_sandbox import payments, refunds, shapes
+from embedded.stripe_sandbox.calls import Call, Handler, endpoint, fetch
+from embedded.stripe_sandbox.errors import declined, invalid, missing
+from embedded.stripe_sandbox.ledger import Charge, Dispute, Intent, JsonObject, Refund
+from embedded.stripe_sandbox.listing import PAGE_PARAMETERS, created_in, page
+from embedded.stripe_sandbox.outcomes import attempt, require_known
+from embedded.stripe_sandbox.records import Record
+from embedded.stripe_sandbox.sandbox import Sandbox
+
+Listed = Intent | Charge | Refund | Dispute
+CURRENCY = re.compile(
+    "aed|aud|bgn|bhd|brl|cad|chf|clp|cny|czk|dkk|eur|gbp|hkd|huf|idr|ils|inr|isk|jod|jpy|krw|kwd|"
+    "mxn|myr|nok|nzd|omr|php|pln|ron|sek|sgd|thb|tnd|try|twd|usd|vnd|xaf|xof|zar"
+)
+CAPTURE_METHODS = ("automatic", "automatic_async", "manual")
+REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
+CANCEL_REASONS = (*REFUND_REASONS, "abandoned")
+CREATE_PARAMETERS = (
+    "amount", "currency", "metadata", "payment_method", "confirm", "capture_method", "customer",
+    "description", "payment_method_types", "automatic_payment_methods", "off_session",
+    "return_url", "expand", "setup_future_usage", "statement_descriptor",
+    "statement_descriptor_suffix", "receipt_email", "confirmation_method",
+    "payment_method_options", "error_on_requires_action", "shipping", "mandate_data",
+)  # fmt: skip
+CONFIRM_PARAMETERS = (
+    "payment_method", "off_session", "return_url", "expand", "mandate_data",
+    "error_on_requires_action", "setup_future_usage", "payment_method_options", "receipt_email",
+)  # fmt: skip
+
+
+def create_intent(call: Call) -> JsonObject:
+    form = call.form
+    form.require_known(CREATE_PARAMETERS)
+    amount_minor = form.amount("amount")
+    if amount_minor is None:
+        raise invalid("Missing required param: amount.", "parameter_missing", "amount")
+    currency = form.required("currency").lower()
+    if not CURRENCY.fullmatch(currency):
+        raise invalid(f"Invalid currency: {currency}", "parameter_invalid_string", "currency")
+    method = form.text("payment_method")
+    if method is not None:
+        require_known(method)
+    confirm = form.boolean("confirm", default=False)
+    if confirm and method is None:
+        raise invalid("A payment method is needed to confirm.", "parameter_missing")
+    order = payments.Order(
+        amount_minor=amount_minor,
+        currency=currency,
+        capture_method=form.choice("capture_method", CAPTURE_METHODS) or "automatic_async",
+        method=method,
+        method_types=form.listed("payment_method_types") or ("card",),
+        metadata=form.mapping("metadata"),
+        customer=form.text("customer"),
+        description=form.text("description"),
+    )
+    intent = payments.create(call.ledger, order)
+    return _confirmed(call, intent, method) if confirm and method else shapes.intent_json(intent)
+
+
+def confirm_intent(call: Call) -> JsonObject:
+    call.form.require_known(CONFIRM_PARAMETERS)
+    intent = _intent(call)
+    method = call.form.text("payment_method") or intent.method
+    if method is None:
+        raise invalid(
+            "This PaymentIntent has no payment method; give one to confirm it.",
+            "payment_intent_unexpected_state",
+            "payment_method",
+        )
+    require_known(method)
+    return _confirmed(call, intent, method)
+
+
+def _confirmed(call: Call, intent: Intent, method: str) -> JsonObject:
+    payments.require_confirmable(intent)
+    off_session = call.form.boolean("off_session", default=False)
+    accepted = attempt(call.ledger, intent, method, off_session)
+    shape = shapes.intent_json(intent)
+    if not accepted:
+        raise declined(shape["last_payment_error"], shape)
+    return shape
+
+
+def capture_intent(call: Call) -> JsonObject:
+    call.form.require_known(("amount_to_capture", "final_capture", "metadata", "expand"))
+    intent = _intent(call)
+    amount_minor = call.form.amount("amount_to_capture")
+    final = call.form.boolean("final_capture", default=True)
+    payments.capture(call.ledger, intent, amount_minor, final)
+    return shapes.intent_json(intent)
+
+
+def increment_intent(call: Call) -> JsonObject:
+    call.form.require_known(("amount", "description", "metadata", "expand"))
+    intent = _intent(call)
+    amount_minor = call.form.amount("amount")
+    if amount_minor is None:
+        raise invalid("Missing required param: amount.", "parameter_missing", "amount")
+    payments.increase_authorization(call.ledger, intent, amount_minor)
+    return shapes.intent_json(intent)
+
+
+def cancel_intent(call: Call) -> JsonObject:
+    call.form.require_known(("cancellation_reason", "expand"))
+    reason = call.form.choice("cancellation_reason", CANCEL_REASONS)
+    intent = _intent(call)
+    payments.cancel(call.ledger, intent, reason)
+    return shapes.intent_json(intent)
+
+
+def list_intents(call: Call) -> JsonObject:
+    call.form.require_known((*PAGE_PARAMETERS, "customer"))
+    customer = call.form.text("customer")
+    found = [each for each in call.ledger.intents.values() if customer in (None, each.customer)]
+    return _page(call, found, "/v1/payment_intents")
+
+
+def create_refund(call: Call) -> JsonObject:
+    call.form.require_known(("payment_intent", "charge", "amount", "reason", "metadata", "expand"))
+    intent = _refunded_intent(call)
+    amount_minor = call.form.amount("amount")
+    reason = call.form.choice("reason", REFUND_REASONS)
+    call.sandbox.touch(intent)
+    status = "pending" if intent.method == "pm_card_pendingRefund" else "succeeded"
+    labels = (reason, call.form.mapping("metadata"))
+    made = refunds.refund(call.ledger, intent, amount_minor, status, labels)
+    return shapes.refund_json(made)
+
+
+def _refunded_intent(call: Call) -> Intent:
+    intent_id, charge_id = call.form.text("payment_intent"), call.form.text("charge")
+    if charge_id is not None:
+        charge = call.ledger.charges.get(charge_id)
+        if charge is None:
+            raise invalid(f"No such charge: '{charge_id}'", "resource_missing", "charge")
+        return call.ledger.intents[charge.intent_id]
+    if intent_id is None:
+        raise invalid("One of payment_intent and charge is required.", "parameter_missing")
+    if intent_id not in call.ledger.intents:
+        message = f"No such payment_intent: '{intent_id}'"
+        raise invalid(message, "resource_missing", "payment_intent")
+    return call.ledger.intents[intent_id]
+
+
+def cancel_refund(call: Call) -> JsonObject:
+    made = _found(call, call.ledger.refunds, "refund")
+    intent = call.ledger.intents[made.intent_id]
+    call.sandbox.touch(intent)
+    refunds.move(call.ledger, intent, made, "canceled")
+    return shapes.refund_json(made)
+
+
+def list_refunds(call: Call) -> JsonObject:
+    return _of_payment(call, list(call.ledger.refunds.values()), "/v1/refunds")
+
+
+def list_charges(call: Call) -> JsonObject:
+    return _of_payment(call, list(call.ledger.charges.values()), "/v1/charges")
+
+
+def list_disputes(call: Call) -> JsonObject:
+    return _of_payment(call, list(call.ledger.disputes.values()), "/v1/disputes")
+
+
+def _of_payment(call: Call, made: Sequence[Refund | Charge | Dispute], url: str) -> JsonObject:
+    call.form.require_known((*PAGE_PARAMETERS, "payment_intent", "charge"))
+    intent_id, charge_id = call.form.text("payment_intent"), call.form.text("charge")
+    found = [
+        each
+        for each in made
+        if intent_id in (None, each.intent_id)
+        and charge_id in (None, each.id if isinstance(each, Charge) else each.charge_id)
+    ]
+    return _page(call, found, url)
+
+
+def _page(call: Call, found: Sequence[Listed], url: str) -> JsonObject:
+    wanted = created_in(call.form)
+    # Of one second the one made last comes first.
+    newest = sorted(found, key=lambda each: each.created)[::-1]
+    items, has_more = page(
+        [each for each in newest if wanted(each.created)], call.form, lambda each: each.id
+    )
+    data = [fetch(call.ledger, each.id) for each in items]
+    return {"object": "list", "url": url, "has_more": has_more, "data": data}
+
+
+def list_events(call: Call) -> bytes:
+    """Newest first.  Stripe's own list goes back 30 days; this one forgets nothing."""
+    form = call.form
+    form.require_known((*PAGE_PARAMETERS, "type", "types", "delivery_success"))
+    items, has_more = page(
+        call.sandbox.records.newest_first(_wanted(call)), form, lambda each: each.id
+    )
+    more = b"true" if has_more else b"false"
+    bodies = b",".join(each.body("") for each in items)
+    return b'{"object":"list","url":"/v1/events","has_more":%b,"data":[%b]}' % (more, bodies)
+
+
+def _wanted(call: Call) -> Callable[[Record], bool]:
+    in_time = created_in(call.form)
+    types = set(call.form.listed("types"))
+    pattern = call.form.text("type")
+    taken = call.form.boolean("delivery_success", default=False)
+    filtered = call.form.text("delivery_success") is not None
+
+    def wanted(record: Record) -> bool:
+        return (
+            in_time(record.created)
+            and (not types or record.type in types)
+            and (pattern is None or _matches(record.type, pattern))
+            and (not filtered or (record.awaited == 0) == taken)
+        )
+
+    return wanted
+
+
+def _matches(type_: str, pattern: str) -> bool:
+    if pattern.endswith("*"):
+        return type_.startswith(pattern[:-1])
+    return type_ == pattern
+
+
+def get_event(call: Call) -> bytes:
+    return _found(call, call.sandbox.records.by_id, "event").body("")
+
+
+def get_intent(call: Call) -> JsonObject:
+    return shapes.intent_json(_found(call, call.ledger.intents, "payment_intent"))
+
+
+def get_refund(call: Call) -> JsonObject:
+    return fetch(call.ledger, _found(call, call.ledger.refunds, "refund").id)
+
+
+def get_charge(call: Call) -> JsonObject:
+    return fetch(call.ledger, _found(call, call.ledger.charges, "charge").id)
+
+
+def get_dispute(call: Call) -> JsonObject:
+    return fetch(call.ledger, _found(call, call.ledger.disputes, "dispute").id)
+
+
+def get_transaction(call: Call) -> JsonObject:
+    found = _found(call, call.ledger.transactions, "balance_transaction")
+    return shapes.transaction_json(found)
+
+
+V = TypeVar("V")
+
+
+def _found(call: Call, objects: dict[str, V], kind: str) -> V:
+    if call.object_id not in objects:
+        raise missing(kind, call.object_id)
+    return objects[call.object_id]
+
+
+def _intent(call: Call) -> Intent:
+    """The PaymentIntent that is about to change; its clock never runs backwards."""
+    intent = _found(call, call.ledger.intents, "payment_intent")
+    call.sandbox.touch(intent)
+    return intent
+
+
+HANDLERS: list[tuple[str, str, Handler]] = [
+    ("POST", "/v1/payment_intents", create_intent),
+    ("GET", "/v1/payment_intents", list_intents),
+    ("GET", "/v1/payment_intents/{id}", get_intent),
+    ("POST", "/v1/payment_intents/{id}/confirm", confirm_intent),
+    ("POST", "/v1/payment_intents/{id}/capture", capture_intent),
+    ("POST", "/v1/payment_intents/{id}/increment_authorization", increment_intent),
+    ("POST", "/v1/payment_intents/{id}/cancel", cancel_intent),
+    ("POST", "/v1/refunds", create_refund),
+    ("GET", "/v1/refunds", list_refunds),
+    ("GET", "/v1/refunds/{id}", get_refund),
+    ("POST", "/v1/refunds/{id}/cancel", cancel_refund),
+    ("GET", "/v1/charges", list_charges),
+    ("GET", "/v1/charges/{id}", get_charge),
+    ("GET", "/v1/disputes", list_disputes),
+    ("GET", "/v1/disputes/{id}", get_dispute),
+    ("GET", "/v1/balance_transactions/{id}", get_transaction),
+    ("GET", "/v1/events", list_events),
+    ("GET", "/v1/events/{id}", get_event),
+]
+
+
+def routes(sandbox: Sandbox) -> list[Route]:
+    return [
+        Route(path, endpoint(sandbox, handler), methods=[method])
+        for method, path, handler in HANDLERS
+    ]

@@ -1,0 +1,52 @@
+"""Lists in Stripe's manner: newest first, a page at a time, cursors that are ids."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from embedded.stripe_sandbox.errors import invalid
+from embedded.stripe_sandbox.forms import Form
+
+T = TypeVar("T")
+DEFAULT_LIMIT = 10
+LARGEST_LIMIT = 100
+PAGE_PARAMETERS = ("limit", "starting_after", "ending_before", "expand", "created")
+COMPARED: dict[str, Callable[[int, int], bool]] = {
+    "created": lambda created, bound: created == bound,
+    "created[gte]": lambda created, bound: created >= bound,
+    "created[gt]": lambda created, bound: created > bound,
+    "created[lte]": lambda created, bound: created <= bound,
+    "created[lt]": lambda created, bound: created < bound,
+}
+
+
+def created_in(form: Form) -> Callable[[int], bool]:
+    """Whether an epoch second lies within what `created` asks for."""
+    bounds = [(compare, form.integer(name)) for name, compare in COMPARED.items()]
+    given = [(compare, bound) for compare, bound in bounds if bound is not None]
+    return lambda created: all(compare(created, bound) for compare, bound in given)
+
+
+def page(items: Sequence[T], form: Form, id_of: Callable[[T], str]) -> tuple[Sequence[T], bool]:
+    """The page asked for of `items` (newest first), and whether there are more beyond it."""
+    limit = form.integer("limit")
+    limit = DEFAULT_LIMIT if limit is None else limit
+    if not 1 <= limit <= LARGEST_LIMIT:
+        raise invalid(
+            f"Limit must be from 1 to {LARGEST_LIMIT}.", "parameter_invalid_integer", "limit"
+        )
+    after, before = form.text("starting_after"), form.text("ending_before")
+    if after is not None and before is not None:
+        raise invalid("Only one of starting_after and ending_before may be given.")
+    if before is not None:
+        end = _index(items, before, id_of, "ending_before")
+        start = max(0, end - limit)
+        return items[start:end], start > 0
+    start = 0 if after is None else _index(items, after, id_of, "starting_after") + 1
+    return items[start : start + limit], start + limit < len(items)
+
+
+def _index(items: Sequence[T], cursor: str, id_of: Callable[[T], str], param: str) -> int:
+    for index, item in enumerate(items):
+        if id_of(item) == cursor:
+            return index
+    raise invalid(f"No such object: '{cursor}'", "resource_missing", param)

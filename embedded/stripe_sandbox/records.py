@@ -1,0 +1,81 @@
+"""Events as they were told, kept as bytes: small, and sent again without being rendered again."""
+
+from bisect import insort
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from embedded.stripe_sandbox.ledger import API_VERSION, Event, JsonObject
+from embedded.stripe_sandbox.play import event_json
+
+# Before this version a PaymentIntent carried its charges.
+CHARGES_LEFT_IN = "2022-11-15"
+PENDING = b'"pending_webhooks": '
+
+
+@dataclass(slots=True)
+class Record:
+    """One event; `awaited` counts the endpoints that have not taken it yet."""
+
+    id: str
+    type: str
+    created: int
+    told_as: int
+    intent_id: str
+    bodies: dict[str, tuple[bytes, bytes]]
+    awaited: int = 0
+    taken_by: set[str] = field(default_factory=set)
+
+    def body(self, version: str) -> bytes:
+        """The event as JSON, with the number of endpoints that still wait for it right now."""
+        head, tail = self.bodies.get(version) or self.bodies[API_VERSION]
+        return b"%b%d%b" % (head, self.awaited, tail)
+
+    @property
+    def moment(self) -> tuple[int, int]:
+        return self.created, self.told_as
+
+
+class Records:
+    """Every event by id, and newest first."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Record] = {}
+        self._ordered: list[Record] = []
+
+    def add(self, event: Event, versions: Iterable[str], charge: JsonObject | None) -> Record:
+        """Render `event` once for each API version that some endpoint wants."""
+        bodies = {API_VERSION: _halves(event_json(event))}
+        for version in versions:
+            bodies.setdefault(version, _halves(_older(event_json(event), version, charge)))
+        record = Record(
+            event.id, event.type, event.created, len(self.by_id), event.intent_id, bodies
+        )
+        self.by_id[record.id] = record
+        insort(self._ordered, record, key=lambda each: each.moment)
+        return record
+
+    def newest_first(self, wanted: Callable[[Record], bool]) -> list[Record]:
+        return [record for record in reversed(self._ordered) if wanted(record)]
+
+
+def _halves(event: JsonObject) -> tuple[bytes, bytes]:
+    # Stripe sends its JSON indented by two; the count between the halves changes per delivery.
+    head, _, tail = orjson.dumps(event, option=orjson.OPT_INDENT_2).rpartition(PENDING)
+    return head + PENDING, tail.lstrip(b"0123456789")
+
+
+def _older(event: JsonObject, version: str, charge: JsonObject | None) -> JsonObject:
+    told = event["data"]["object"]
+    if version >= CHARGES_LEFT_IN or told["object"] != "payment_intent":
+        return {**event, "api_version": version}
+    charges = {
+        "object": "list",
+        "data": [charge] if charge else [],
+        "has_more": False,
+        "total_count": int(charge is not None),
+        "url": f"/v1/charges?payment_intent={told['id']}",
+    }
+    data = {**event["data"], "object": {**told, "charges": charges}}
+    return {**event, "api_version": version, "data": data}
