@@ -135,7 +135,7 @@ async def test_killed_between_commit_and_offset_the_redelivery_changes_nothing(
 
     class DiesBeforeCommit(Consumer):
         async def settle(self, records: Sequence[object]) -> bool:
-            await super().settle(records)  # type: ignore[arg-type]
+            await super().settle(records)
             return False  # the process is gone: the offset is never committed
 
     await consume(
