@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    String,
     UniqueConstraint,
     func,
     text,
@@ -17,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db import Base
+from shared.events import TierName
 
 SCHEMA = {"schema": "loyalty"}
 TIERS = "('bronze', 'silver', 'gold', 'platinum')"
@@ -29,14 +31,24 @@ class LoyaltyAccount(Base):
     __table_args__ = (
         CheckConstraint("balance_points >= 0", name="balance"),
         CheckConstraint(f"tier IN {TIERS}", name="tier"),
+        Index(
+            "ix_loyalty_accounts_tier_until",
+            "tier_until",
+            postgresql_where=text("tier_until IS NOT NULL"),
+        ),
         SCHEMA,
     )
 
     user_id: Mapped[UUID] = mapped_column(primary_key=True)
     balance_points: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    tier: Mapped[str] = mapped_column(server_default=text("'bronze'"))
-    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    tier: Mapped[TierName] = mapped_column(String, server_default=text("'bronze'"))
+    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # of facts said
     opened_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    tier_as_of: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=text("'epoch'")
+    )
+    # When the tier falls if nothing more is earned; refresh_tiers comes back then.
+    tier_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class PointsLot(Base):
@@ -44,7 +56,7 @@ class PointsLot(Base):
 
     __tablename__ = "points_lots"
     __table_args__ = (
-        CheckConstraint("points >= 0", name="points"),
+        CheckConstraint("points BETWEEN 0 AND peak_points", name="points"),
         Index(None, "user_id", "earned_at"),
         Index(None, "subscription_id"),
         SCHEMA,
@@ -57,6 +69,7 @@ class PointsLot(Base):
     currency: Mapped[str]
     rule: Mapped[str]  # e.g. 2026-01:gold
     points: Mapped[int] = mapped_column(BigInteger)
+    peak_points: Mapped[int] = mapped_column(BigInteger)  # the most it was ever worth
     earned_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
