@@ -59,3 +59,28 @@ class JarsUnavailable(EmbeddedFault):
             "under [repositories] in jgo's configuration file, or set KAFKA_BOOTSTRAP_SERVERS"
         )
         self.jar = jar
+
+
+class SettingNotANumber(EmbeddedFault):
+    def __init__(self, setting: str, text: str) -> None:
+        super().__init__(f"{setting}={text} is no port: set it to a number from 1 to 65535")
+        self.setting = setting
+
+
+class MigrationFailed(EmbeddedFault):
+    def __init__(self, exit_code: int, log: Path, last_lines: str) -> None:
+        super().__init__(f"the migration job failed with {exit_code} (log: {log}): {last_lines}")
+        self.exit_code = exit_code
+        self.log = log
+
+
+class StackAlreadyRunning(EmbeddedFault):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"a stack already runs in {folder}: stop it with `make down`")
+        self.folder = folder
+
+
+class NoSuchProcess(EmbeddedFault):
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"the stack has no process {name}; it has {', '.join(known)}")
+        self.name = name

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,9 +81,9 @@ class KafkaPorts:
 class EmbeddedKafka:
     """A node on `data_dir`, which keeps its topics over a restart; `port` is the broker's, else any free one."""
 
-    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+    def __init__(self, data_dir: Path, *, port: int | None = None, log: Path | None = None) -> None:
         self.data_dir = data_dir.absolute()
-        self.log = self.data_dir.parent / "kafka.log"
+        self.log = log or self.data_dir.parent / "kafka.log"
         self.wanted_port = port
         self._child: subprocess.Popen[bytes] | None = None
         self._mark: ProcessMark | None = None
@@ -104,7 +106,7 @@ class EmbeddedKafka:
             self._child = processes.spawn(command, self.log, os.environ)
             self._mark = ProcessMark.of(self._child.pid)
             try:
-                self.wait_ready(self._child)
+                self.wait_ready(partial(processes.is_running, self._child))
             except ServerDidNotStart as error:
                 self.stop()
                 lost_race = "Address already in use" in error.last_lines
@@ -117,7 +119,7 @@ class EmbeddedKafka:
                 break
         return self.bootstrap_servers
 
-    def prepare(self, death_signal: signal.Signals, parent_pid: int) -> list[str]:
+    def prepare(self, death_signal: int, parent_pid: int) -> list[str]:
         """Choose ports, write the settings, format; returns what a supervisor with this pid must run."""
         if self.wanted_port is not None:
             require_free(self.wanted_port, "FAREBOX_KAFKA_PORT")
@@ -168,13 +170,13 @@ class EmbeddedKafka:
             cause = " | ".join((made.stderr or made.stdout).strip().splitlines()[:2])
             raise ServerDidNotStart("Kafka (format)", self.log, cause)
 
-    def wait_ready(self, child: subprocess.Popen[bytes] | None = None) -> None:
+    def wait_ready(self, alive: Callable[[], bool]) -> None:
         """Until the broker takes connections: it opens its port only once it can serve."""
         if self._ports is None:
             raise ServerDidNotStart("Kafka", self.log, "it was never prepared")
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            if child is not None and child.poll() is not None:
+            if not alive():
                 break
             if accepts_connections(self._ports.broker):
                 return

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -64,12 +66,19 @@ class EmbeddedPostgres:
     what a crash of the machine (not of a process) would lose, which a test never sees.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = None, durable: bool = True) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        durable: bool = True,
+        log: Path | None = None,
+    ) -> None:
         self.user = unprivileged.ordinary_user()
         self.data_dir = data_dir.absolute()
         if self.user is not None:
             self.data_dir = unprivileged.reachable_data_dir(self.data_dir, self.user)
-        self.log = data_dir.absolute().parent / "postgres.log"
+        self.log = log or data_dir.absolute().parent / "postgres.log"
         self.wanted_port = port
         self.durable = durable
         self._child: subprocess.Popen[bytes] | None = None
@@ -101,7 +110,7 @@ class EmbeddedPostgres:
                 self.command(port, signal.SIGQUIT, os.getpid()), self.log, os.environ
             )
             try:
-                self.wait_ready(port, self._child)
+                self.wait_ready(port, partial(processes.is_running, self._child))
             except ServerDidNotStart as error:
                 if attempt == attempts or "could not bind" not in error.last_lines:
                     raise
@@ -109,7 +118,7 @@ class EmbeddedPostgres:
                 break
         return self.url
 
-    def command(self, port: int, death_signal: signal.Signals, parent_pid: int) -> list[str]:
+    def command(self, port: int, death_signal: int, parent_pid: int) -> list[str]:
         """What a supervisor with this pid must run; the cluster must have been initialised."""
         settings = SETTINGS | {"port": str(port), "fsync": "on" if self.durable else "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -160,12 +169,12 @@ class EmbeddedPostgres:
         version = importlib.metadata.version(DISTRIBUTION)
         return unprivileged.reachable_copy(installed, version, self.user) / "bin"
 
-    def wait_ready(self, port: int, child: subprocess.Popen[bytes] | None = None) -> None:
-        """Until the server takes connections; `child` is watched so that a death is told at once."""
+    def wait_ready(self, port: int, alive: Callable[[], bool]) -> None:
+        """Until the server takes connections; `alive` is asked so that a death is told at once."""
         self._port = port
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            if child is not None and child.poll() is not None:
+            if not alive():
                 raise ServerDidNotStart("PostgreSQL", self.log, processes.last_lines(self.log))
             running = running_server(self.data_dir)
             if running is not None and running.port == port and answers(self.url):

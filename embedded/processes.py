@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ TETHER = Path(__file__).with_name("tether.py")
 # The kernel counts start times in ticks since boot; two readings of one process differ by less.
 SAME_START_SECONDS = 2.0
 KILL_WAIT_SECONDS = 10.0
+SUPERVISOR = 0
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,11 @@ def end(mark: ProcessMark, polite: signal.Signals, patience_seconds: float) -> N
 
 
 def tethered(
-    command: Sequence[str], death_signal: signal.Signals, parent_pid: int, user: str = "-"
+    command: Sequence[str], death_signal: int, parent_pid: int, user: str = "-"
 ) -> list[str]:
     """The command, made to receive `death_signal` when the process `parent_pid` that starts it dies.
 
+    `parent_pid`: 0 (SUPERVISOR) for a command that a tethered supervisor will start. `death_signal`: 0 for none.
     `user`: run as this user instead of the present one (only root can).
     """
     tether = [sys.executable, "-S", "-E", str(TETHER), str(parent_pid), str(int(death_signal))]
@@ -95,9 +99,36 @@ def spawn(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subproce
         )
 
 
+def is_running(child: subprocess.Popen[bytes]) -> bool:
+    return child.poll() is None
+
+
 def last_lines(log: Path, count: int = 3) -> str:
     """The end of a log on one line, for an error message."""
     if not log.exists():
         return ""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-count:])
+
+
+def interrupt_on_termination() -> None:
+    """A SIGTERM is taken like a Ctrl-C, so that what was started is cleared away; only the main thread may ask."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Clearing away is bounded in time and must not be cut short by an impatient second Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

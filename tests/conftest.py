@@ -8,8 +8,6 @@
 
 import itertools
 import os
-import signal
-import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +15,7 @@ from typing import Protocol
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from embedded.processes import interrupt_on_termination, uninterrupted
 from shared.topics import create_topics
 from tests.servers import (
     OwnServers,
@@ -55,20 +54,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVERS] = config.stash[OWN] = own
     if config.option.basetemp is None:
         config.option.basetemp = str(own.folder / "tmp")
-    end_orderly_when_terminated()
-
-
-def end_orderly_when_terminated() -> None:
-    """A SIGTERM is taken like a Ctrl-C, so that servers and folders are cleared away."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_termination()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     own = config.stash.get(OWN, None)
     if own is not None:
-        own.close()
+        with uninterrupted():
+            own.close()
 
 
 class WorkerNode(Protocol):
