@@ -5,6 +5,7 @@ a rule is parked, with its customer's later facts, and everyone else's flow on.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from shared.faults import is_transient
 from shared.inbox import advance, claim
 from shared.parking import keys_held_back, park
 from shared.topics import topic_name
+from shared.trace import trace_id
 
 E = TypeVar("E", bound=Event)
 # All facts of one type in a batch; each customer's in the order they were said.
@@ -30,6 +32,7 @@ Handlers = Mapping[type[Event], Handler[Any]]
 
 BATCH_RECORDS = 500  # effects of more than this in one transaction hold row locks too long
 POLL_MS = 50  # how long an empty poll waits; a full batch does not wait
+METADATA_MS = 30_000  # a topic made after the start is found within this
 ATTEMPTS = 3  # of a fact that stands alone, before it is parked: some clashes are flukes
 BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 BEHIND = "waits behind an earlier parked fact of the same customer"
@@ -61,7 +64,8 @@ class Consumer:
             client_id=f"farebox-{self.service}",
             consumer_only=True,
             allow_auto_create_topics=False,
-            logger=None,
+            metadata_max_age_ms=METADATA_MS,
+            logger=logging.getLogger("farebox.kafka"),
         )
         subscriber = broker.subscriber(
             *sorted({topic_name(prefix, event.topic) for event in self._handlers}),
@@ -137,7 +141,14 @@ class Consumer:
                     continue
             else:
                 return
-        logger.error("fact parked", event_id=delivery.event_id, key=delivery.key, error=reason)
+        trace = trace_id(delivery.event.traceparent) if delivery.event else None
+        logger.error(
+            "fact parked",
+            event_id=delivery.event_id,
+            key=delivery.key,
+            trace_id=trace,
+            error=reason,
+        )
         async with self._sessions.begin() as session:
             await park(session, [parked_row(self.service, delivery, reason, ATTEMPTS)])
             await advance(session, self.service, _next_offsets([delivery]))
