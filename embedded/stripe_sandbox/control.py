@@ -92,7 +92,7 @@ async def drain(sandbox: Sandbox, body: bytes) -> JsonObject:
 async def send_raw(sandbox: Sandbox, body: bytes) -> JsonObject:
     """Send any bytes with any signature to an endpoint, once; says what it answered."""
     order = RawBody.model_validate_json(body)
-    endpoint = next(iter(sandbox.deliverer.endpoints), None)
+    endpoint = next(iter(sandbox.deliverer.endpoints.values()), None)
     url = order.url or (endpoint.url if endpoint else None)
     if url is None:
         raise NotFound("no endpoint is set and no url was given")

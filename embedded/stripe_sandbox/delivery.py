@@ -36,11 +36,16 @@ class Endpoint:
     secrets: Sequence[str]
     api_version: str = API_VERSION
 
+    @property
+    def key(self) -> tuple[str, str]:
+        # During an upgrade one address takes two versions, each signed with a secret of its own.
+        return self.url, self.api_version
+
 
 @dataclass(slots=True)
 class Delivery:
     record: Record
-    endpoint: Endpoint
+    endpoint_key: tuple[str, str]
     attempts: int = 0
     first_tried: float = 0.0
 
@@ -62,7 +67,7 @@ class Deliverer:
     """Holds what is to be sent; from `start` to `stop` its workers send it."""
 
     patience: Patience = field(default_factory=Patience)
-    endpoints: list[Endpoint] = field(default_factory=list)
+    endpoints: dict[tuple[str, str], Endpoint] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
@@ -91,10 +96,10 @@ class Deliverer:
         record.awaited = len(self.endpoints)
 
     def send(self, record: Record, delay_seconds: float = 0.0) -> None:
-        for endpoint in self.endpoints:
+        for key in self.endpoints:
             self.counts.pending += 1
             self._idle.clear()
-            self._queue_after(Delivery(record, endpoint), delay_seconds)
+            self._queue_after(Delivery(record, key), delay_seconds)
 
     def drop(self, record: Record) -> None:
         """Never deliver it: only the list of events knows."""
@@ -125,23 +130,26 @@ class Deliverer:
                 raise
 
     async def _try(self, delivery: Delivery) -> None:
-        record, endpoint = delivery.record, delivery.endpoint
+        # Looked up at each attempt: a rolled secret counts at once, a removed endpoint gets no more.
+        endpoint = self.endpoints.get(delivery.endpoint_key)
+        if endpoint is None:
+            self._give_up(f"the endpoint {delivery.endpoint_key[0]} was removed")
+            return
         delivery.attempts += 1
         delivery.first_tried = delivery.first_tried or time.monotonic()
         self.counts.attempts += 1
         try:
-            answer = await self.post(endpoint, record.body(endpoint.api_version))
+            answer = await self.post(endpoint, delivery.record.body(endpoint.api_version))
             taken, problem = 200 <= answer.status < 300, f"{answer.status} from {endpoint.url}"
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             taken, problem = False, f"{type(error).__name__} at {endpoint.url}: {error}"
         if taken:
             self._took(delivery)
         else:
-            self.counts.last_error = problem
-            self._again(delivery)
+            self._again(delivery, problem)
 
     async def post(self, endpoint: Endpoint, body: bytes) -> Answer:
-        """Sign and send once.  OSError or TimeoutError when there is no answer."""
+        """Sign and send once.  OSError, a TimeoutError among them, when there is no answer."""
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "Stripe-Signature": sign(body, endpoint.secrets, int(time.time())),
@@ -154,18 +162,23 @@ class Deliverer:
             return await self._sender.post(url, headers, body)
 
     def _took(self, delivery: Delivery) -> None:
-        if delivery.endpoint.url not in delivery.record.taken_by:
-            delivery.record.taken_by.add(delivery.endpoint.url)
+        if delivery.endpoint_key not in delivery.record.taken_by:
+            delivery.record.taken_by.add(delivery.endpoint_key)
             delivery.record.awaited -= 1
         self.counts.delivered += 1
         self._done()
 
-    def _again(self, delivery: Delivery) -> None:
+    def _again(self, delivery: Delivery, problem: str) -> None:
         if time.monotonic() - delivery.first_tried >= self.patience.give_up_after_seconds:
-            self.counts.failed += 1
-            self._done()
+            self._give_up(problem)
             return
+        self.counts.last_error = problem
         self._queue_after(delivery, self.patience.wait_seconds(delivery.attempts))
+
+    def _give_up(self, problem: str) -> None:
+        self.counts.last_error = problem
+        self.counts.failed += 1
+        self._done()
 
     def _done(self) -> None:
         self.counts.pending -= 1

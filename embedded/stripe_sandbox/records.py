@@ -25,7 +25,7 @@ class Record:
     intent_id: str
     bodies: dict[str, tuple[bytes, bytes]]
     awaited: int = 0
-    taken_by: set[str] = field(default_factory=set)
+    taken_by: set[tuple[str, str]] = field(default_factory=set)
 
     def body(self, version: str) -> bytes:
         """The event as JSON, with the number of endpoints that still wait for it right now."""

@@ -57,7 +57,7 @@ class Sandbox:
         self._held_back: list[Record] | None = None
 
     def configure(self, endpoints: Sequence[Endpoint], patience: Patience) -> None:
-        self.deliverer.endpoints = list(endpoints)
+        self.deliverer.endpoints = {each.key: each for each in endpoints}
         self.deliverer.patience = patience
 
     def touch(self, intent: Intent | None = None, after_seconds: int = 0) -> None:
@@ -101,7 +101,7 @@ class Sandbox:
         self.kept[key] = kept
 
     def _hear(self, event: Event) -> None:
-        versions = {each.api_version for each in self.deliverer.endpoints} - {API_VERSION}
+        versions = {each.api_version for each in self.deliverer.endpoints.values()} - {API_VERSION}
         record = self.records.add(event, versions, self._charge_of(event) if versions else None)
         self.deliverer.expect(record)
         if self._held_back is None:

@@ -120,7 +120,8 @@ def test_no_more_comes_back_than_came_and_no_more_came_than_was_asked(played: Pl
     for truth in played.truth.values():
         given_back = truth["refunded_minor"] + truth["disputed_minor"]
         assert 0 <= given_back <= truth["received_minor"] <= truth["amount_minor"]
-        assert 0 <= truth["capturable_minor"] <= truth["amount_minor"]
+        assert 0 <= truth["capturable_minor"] <= truth["amount_minor"] - truth["received_minor"]
+        assert (truth["capturable_minor"] > 0) == (truth["status"] == "requires_capture")
         assert (truth["received_minor"] > 0) == (truth["status"] == "succeeded")
 
 
