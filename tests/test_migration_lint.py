@@ -1,0 +1,41 @@
+"""The lint of `make check` reads what would really run, and says no to what would stop a live storefront."""
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from migrations.lint import LIVE_FROM, ROOT, findings, rendered
+
+
+def test_every_live_revision_is_rendered_as_sql_and_free_of_findings() -> None:
+    config = Config(toml_file=ROOT / "pyproject.toml")
+    revisions = dict(rendered(config))
+    chain = ScriptDirectory.from_config(config).walk_revisions(LIVE_FROM, "heads")
+    assert set(revisions) == {script.revision for script in chain} - {LIVE_FROM}
+    for revision, sql in revisions.items():
+        assert f"version_num='{revision}'" in sql
+        assert findings(revision, sql) == []
+
+
+def test_a_foreign_key_that_locks_the_storefront_while_it_checks_is_found() -> None:
+    said = findings(
+        "999",
+        "ALTER TABLE public.subscriptions ADD CONSTRAINT fk FOREIGN KEY (user_id)"
+        " REFERENCES public.users (id);",
+    )
+    assert sorted(each.rule for each in said) == [
+        "adding-foreign-key-constraint",
+        "constraint-missing-not-valid",
+    ]
+    assert said[0].revision == "999"
+    assert said[0].line == 1
+
+
+def test_a_plain_index_on_an_existing_table_is_found() -> None:
+    said = findings("999", "CREATE INDEX ix ON public.subscriptions (status);")
+    assert [each.rule for each in said] == ["require-concurrent-index-creation"]
+
+
+def test_an_exception_that_is_not_needed_any_more_is_found() -> None:
+    said = findings("007", "SELECT 1;")
+    assert [each.rule for each in said] == ["require-concurrent-index-creation"]
+    assert "not needed" in said[0].message
