@@ -88,7 +88,7 @@ async def owners_of(session: AsyncSession, payments: Iterable[UUID]) -> dict[UUI
     """payment -> the customer it earned for."""
     statement = select(PointsLot.payment_id, PointsLot.user_id)
     rows = await session.execute(statement.where(PointsLot.payment_id == _any(payments)))
-    return dict(rows.tuples())
+    return {row[0]: row[1] for row in rows}
 
 
 async def open_accounts(
