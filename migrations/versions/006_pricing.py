@@ -15,11 +15,12 @@ depends_on = None
 # What pricing computes itself (total, tax, …) is said by subscription_cost_changed, not here.
 SAID = (
     "user_id, status, currency, billing_interval, period_start, period_end, canceled_at, variants,"
-    " delivery_type, delivery_address_id, next_delivery_on"
+    " delivery_type, delivery_address_id, next_delivery_on, loyalty_discount_minor"
 )
 
 # One INSERT … SELECT for each statement of the storefront's, in the storefront's own transaction.  Pricing's
-# API passes its clock, cause and trace through transaction-local settings; the storefront sets none.
+# API passes its clock, cause and trace through transaction-local settings; the storefront sets none.  While
+# pricing writes a cost (farebox.pricing is 'on') nothing is staged here: subscription_cost_changed says it.
 FUNCTION = f"""
 CREATE FUNCTION pricing.stage_subscription_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
@@ -31,6 +32,9 @@ DECLARE
     trace text := nullif(current_setting('farebox.traceparent', true), '');
     ids uuid[];
 BEGIN
+    IF current_setting('farebox.pricing', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     IF TG_OP = 'INSERT' THEN
         SELECT array_agg(id) INTO ids FROM new_rows;
     ELSE
@@ -75,6 +79,12 @@ def upgrade() -> None:
         "subscription_revisions",
         sa.Column("subscription_id", sa.Uuid(), primary_key=True),
         sa.Column("revision", sa.BigInteger(), nullable=False),
+        schema="pricing",
+    )
+    op.create_table(
+        "points_noted",
+        sa.Column("subscription_id", sa.Uuid(), primary_key=True),
+        sa.Column("account_revision", sa.BigInteger(), nullable=False),
         schema="pricing",
     )
     op.create_table(
@@ -124,5 +134,5 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER farebox_stage_update ON public.subscriptions")
     op.execute("DROP TRIGGER farebox_stage_insert ON public.subscriptions")
     op.execute("DROP FUNCTION pricing.stage_subscription_changed()")
-    for table in ("rollout_items", "rollouts", "subscription_revisions"):
+    for table in ("rollout_items", "rollouts", "points_noted", "subscription_revisions"):
         op.drop_table(table, schema="pricing")

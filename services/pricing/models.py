@@ -109,6 +109,16 @@ class SubscriptionRevision(Base):
     revision: Mapped[int] = mapped_column(BigInteger)
 
 
+class PointsNoted(Base):
+    """The newest state of a loyalty account that a subscription's loyalty_points_earned was taken from."""
+
+    __tablename__ = "points_noted"
+    __table_args__ = (SCHEMA,)
+
+    subscription_id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_revision: Mapped[int] = mapped_column(BigInteger)
+
+
 class Rollout(Base):
     """A published version on its way to every subscription."""
 

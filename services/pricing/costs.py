@@ -1,0 +1,293 @@
+"""What a subscription's cost is made of, read under lock; and a cost that changed, with its history and its fact.
+
+Everything is set-based: a batch of facts or a chunk of a rollout takes the same few statements as one request.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import RowMapping, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.pricing.domain import Box, CostKind, cost, kind_of_change, place_of, priced_lines
+from services.pricing.versions import Current
+from shared import log
+from shared.events import (
+    BillingInterval,
+    BoxLine,
+    CostBreakdown,
+    SubscriptionCostChanged,
+    SubscriptionStatus,
+    derived_id,
+)
+from shared.outbox import publish
+from shared.storefront import Address, ProductVariant, Subscription
+from shared.trace import Cause
+
+# currency -> variant -> what it sells for now
+Prices = Mapping[str, Mapping[UUID, int]]
+
+REASONS: Mapping[CostKind, str] = {
+    "created": "the subscription was priced for the first time",
+    "variants": "the box's contents changed",
+    "delivery": "the delivery changed",
+    "discount": "the loyalty discount changed",
+    "config": "a price version was published",
+}
+
+logger = log.get("pricing")
+
+
+class Subject(BaseModel):
+    """A subscription as its row and its delivery address say it now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    user_id: UUID
+    status: SubscriptionStatus
+    currency: str
+    billing_interval: BillingInterval
+    variants: tuple[BoxLine, ...]
+    cost_breakdown: CostBreakdown | None
+    price_version: int | None
+    delivery_type: str | None
+    loyalty_discount_minor: int
+    country: str | None
+    region: str | None
+
+    def unpriceable(self) -> str | None:
+        """Why there is nothing to price, or None."""
+        if self.status == "canceled":
+            return "it is canceled"
+        if not self.variants:
+            return "it has no variants"
+        if self.delivery_type is None:
+            return "it has no delivery type"
+        return "it has no delivery address" if self.country is None else None
+
+    def lines(self) -> tuple[BoxLine, ...]:
+        """Its variants; unit prices in a currency it had before count for nothing."""
+        if self.cost_breakdown is None or self.cost_breakdown.currency == self.currency:
+            return self.variants
+        return tuple(line.model_copy(update={"unit_price_minor": None}) for line in self.variants)
+
+    def box(self, prices: Prices) -> Box:
+        """Raises UnknownVariant, and ValueError where there is nothing to price."""
+        if self.delivery_type is None or self.country is None:
+            raise ValueError(f"subscription {self.id} cannot be priced: {self.unpriceable()}")
+        return Box(
+            self.currency,
+            priced_lines(self.lines(), prices.get(self.currency, {}), self.currency),
+            self.delivery_type,
+            place_of(self.country, self.region),
+            self.loyalty_discount_minor,
+        )
+
+
+@dataclass(frozen=True)
+class Why:
+    """Who changed something, when, and the event or request it came with."""
+
+    changed_by: str
+    cause: Cause
+    at: datetime
+    reason: str | None = None  # none: what the kind of change says
+
+
+@dataclass(frozen=True)
+class CostChange:
+    """A subscription's new cost, and everything its history has to say about it."""
+
+    subject: Subject
+    version: int
+    new: CostBreakdown
+    kind: CostKind
+    effective_at: datetime
+    why: Why
+
+    def row(self) -> dict[str, object]:
+        old, new = self.subject.cost_breakdown, self.new
+        carried = [line.unit_price_minor for line in self.subject.variants]
+        refilled = carried != [line.unit_price_minor for line in new.variants]
+        return {
+            "subscription_id": str(self.subject.id),
+            "user_id": str(self.subject.user_id),
+            "price_version": self.version,
+            "kind": self.kind,
+            "currency": new.currency,
+            "variants": [v.model_dump(mode="json") for v in new.variants] if refilled else None,
+            "variants_changed_at": self.why.at if self.kind in ("created", "variants") else None,
+            "old_breakdown": old.model_dump(mode="json") if old else None,
+            "new_breakdown": new.model_dump(mode="json"),
+            "effective_at": self.effective_at,
+            "reason": self.why.reason or REASONS[self.kind],
+            "changed_by": self.why.changed_by,
+            "cause_id": self.why.cause.id,
+        }
+
+
+async def lock_rows(session: AsyncSession, ids: Collection[UUID]) -> Sequence[RowMapping]:
+    """Rows for `Subject.model_validate`, locked in order of id until commit."""
+    statement = (
+        select(
+            *(Subscription.id, Subscription.user_id, Subscription.status, Subscription.currency),
+            *(Subscription.billing_interval, Subscription.variants, Subscription.cost_breakdown),
+            *(Subscription.price_version, Subscription.delivery_type),
+            *(Subscription.loyalty_discount_minor, Address.country, Address.region),
+        )
+        .outerjoin(Address, Address.id == Subscription.delivery_address_id)
+        .where(Subscription.id.in_(ids))
+        .order_by(Subscription.id)
+        .with_for_update(of=Subscription, key_share=True)
+    )
+    return (await session.execute(statement)).mappings().all()
+
+
+async def prices_for(session: AsyncSession, subjects: Iterable[Subject]) -> Prices:
+    """Current prices of the variants that some subject has no unit price for."""
+    wanted = {
+        line.variant_id for s in subjects for line in s.lines() if line.unit_price_minor is None
+    }
+    prices: dict[str, dict[UUID, int]] = {}
+    if wanted:
+        columns = (ProductVariant.currency, ProductVariant.id, ProductVariant.price_minor)
+        found = await session.execute(select(*columns).where(ProductVariant.id.in_(wanted)))
+        for currency, variant_id, price_minor in found:
+            prices.setdefault(currency, {})[variant_id] = price_minor
+    return prices
+
+
+async def reprice(
+    session: AsyncSession, current: Current, whys: Mapping[UUID, Why]
+) -> list[CostChange]:
+    """Bring the cost of these subscriptions in line with what their rows say; none that is already is touched.
+
+    Raises NoDeliveryCost, NoTaxRate, UnknownVariant.
+    """
+    subjects = [Subject.model_validate(row) for row in await lock_rows(session, whys)]
+    prices = await prices_for(session, subjects)
+    found = (_change(subject, current, prices, whys[subject.id]) for subject in subjects)
+    changes = [change for change in found if change]
+    await record(session, changes)
+    return changes
+
+
+def _change(subject: Subject, current: Current, prices: Prices, why: Why) -> CostChange | None:
+    version = current.at(why.at)
+    reason = "no price version is in force" if version is None else subject.unpriceable()
+    if version is None or reason:
+        logger.info("subscription not priced", subscription_id=str(subject.id), reason=reason)
+        return None
+    box = subject.box(prices)
+    kind = kind_of_change(subject.cost_breakdown, box)
+    if kind is None:
+        return None
+    new = cost(version.terms, box)
+    return CostChange(subject, version.number, new, kind, max(why.at, version.effective_from), why)
+
+
+async def record(session: AsyncSession, changes: Sequence[CostChange]) -> None:
+    """Write each change to its subscription and to the history, and stage its fact.  One per subscription."""
+    if not changes:
+        return
+    rows = {"rows": orjson.dumps([change.row() for change in changes]).decode()}
+    await session.execute(_HOLD_TRIGGER)
+    await session.execute(_UPDATE, rows)
+    await session.execute(_RELEASE_TRIGGER)
+    appended = await session.execute(_APPEND, rows)
+    history: dict[UUID, int] = {row.subscription_id: row.id for row in appended}
+    ids = {"ids": [change.subject.id for change in changes]}
+    revised = await session.execute(_REVISE, ids)
+    revisions: dict[UUID, int] = {row.subscription_id: row.revision for row in revised}
+    await publish(
+        session,
+        [
+            (_fact(c, revisions[c.subject.id], history[c.subject.id]), c.why.cause)
+            for c in sorted(changes, key=lambda change: change.subject.id)
+        ],
+    )
+
+
+async def stamp(session: AsyncSession, ids: Collection[UUID], version: int) -> None:
+    """Say that these subscriptions' costs are those of `version` too."""
+    if ids:
+        await session.execute(_HOLD_TRIGGER)
+        await session.execute(_STAMP, {"ids": list(ids), "version": version})
+        await session.execute(_RELEASE_TRIGGER)
+
+
+def _fact(change: CostChange, revision: int, cost_history_id: int) -> SubscriptionCostChanged:
+    subject, old = change.subject, change.subject.cost_breakdown
+    return SubscriptionCostChanged(
+        id=derived_id(SubscriptionCostChanged.type, subject.id, revision),
+        occurred_at=change.why.at,
+        customer_id=subject.user_id,
+        subscription_id=subject.id,
+        revision=revision,
+        status=subject.status,
+        currency=subject.currency,
+        billing_interval=subject.billing_interval,
+        price_version=change.version,
+        cost_history_id=cost_history_id,
+        old_breakdown=old,
+        new_breakdown=change.new,
+        old_total_minor=old.total_minor if old else None,
+        new_total_minor=change.new.total_minor,
+        effective_at=change.effective_at,
+        kind=change.kind,
+        reason=change.why.reason or REASONS[change.kind],
+        changed_by=change.why.changed_by,
+    )
+
+
+# Not a SubscriptionChanged: what changes here is the price, and subscription_cost_changed says so.
+_HOLD_TRIGGER = text("SELECT set_config('farebox.pricing', 'on', true)")
+_RELEASE_TRIGGER = text("SELECT set_config('farebox.pricing', '', true)")
+
+_UPDATE = text("""
+UPDATE public.subscriptions AS s SET
+    variants = coalesce(r.variants, s.variants),
+    variants_changed_at = coalesce(r.variants_changed_at, s.variants_changed_at),
+    cost_breakdown = r.new_breakdown,
+    total_minor = (r.new_breakdown ->> 'total_minor')::bigint,
+    admin_percentage_applied = (r.new_breakdown ->> 'admin_percentage')::numeric,
+    tax_rate_applied = (r.new_breakdown ->> 'tax_rate')::numeric,
+    tax_minor = (r.new_breakdown ->> 'tax_minor')::bigint,
+    delivery_cost_minor = (r.new_breakdown ->> 'delivery_minor')::bigint,
+    price_version = r.price_version
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+    subscription_id uuid, price_version integer, variants jsonb, variants_changed_at timestamptz,
+    new_breakdown jsonb)
+WHERE s.id = r.subscription_id
+""")
+
+_APPEND = text("""
+INSERT INTO subscription_cost_history (subscription_id, user_id, price_version, kind, currency,
+    old_breakdown, new_breakdown, old_total_minor, new_total_minor, effective_at, reason, changed_by,
+    cause_id)
+SELECT subscription_id, user_id, price_version, kind, currency, old_breakdown, new_breakdown,
+    (old_breakdown ->> 'total_minor')::bigint, (new_breakdown ->> 'total_minor')::bigint,
+    effective_at, reason, changed_by, cause_id
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
+    subscription_id uuid, user_id uuid, price_version integer, kind text, currency text,
+    old_breakdown jsonb, new_breakdown jsonb, effective_at timestamptz, reason text,
+    changed_by text, cause_id text)
+ORDER BY subscription_id
+RETURNING subscription_id, id
+""")
+
+_REVISE = text("""
+INSERT INTO subscription_revisions AS r (subscription_id, revision)
+SELECT id, 1 FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id
+ON CONFLICT (subscription_id) DO UPDATE SET revision = r.revision + 1
+RETURNING r.subscription_id, r.revision
+""")
+
+_STAMP = text("""
+UPDATE public.subscriptions SET price_version = :version WHERE id = ANY (CAST(:ids AS uuid[]))
+""")

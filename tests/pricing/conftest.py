@@ -1,0 +1,156 @@
+"""A shop on a real database: the storefront writes as the owner, pricing works as pricing_app."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from services.pricing.drafts import ConfigDraft
+from services.pricing.handlers import HANDLERS
+from services.pricing.versions import Publication, create_draft, publish_version
+from shared.consumer import deliver
+from shared.db import Sessions, create_engine, create_sessions
+from shared.events import Event, SubscriptionChanged
+from shared.trace import Cause
+from tests.conftest import Database
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CONFIG = {
+    "admin_percentage": "10",
+    "delivery_cost_minor": {
+        "USD": {"standard": 500, "express": 1_500, "pickup": 0},
+        "EUR": {"standard": 450},
+        "JPY": {"standard": 600},
+    },
+    "tax_rates": {"DE": "0.19", "US-CA": "0.0725", "US": "0", "JP": "0.1"},
+}
+
+
+@dataclass
+class Ticking:
+    """A clock that a test sets."""
+
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_(self, **time: float) -> datetime:
+        self.now += timedelta(**time)
+        return self.now
+
+
+@dataclass
+class Shop:
+    """The storefront and its database, as the owner sees it."""
+
+    storefront: asyncpg.Connection
+
+    async def user(self) -> UUID:
+        made: UUID = await self.storefront.fetchval(
+            "INSERT INTO public.users (email) VALUES (gen_random_uuid()::text) RETURNING id"
+        )
+        return made
+
+    async def address(self, user: UUID, place: str = "US-CA") -> UUID:
+        country, _, region = place.partition("-")
+        made: UUID = await self.storefront.fetchval(
+            "INSERT INTO public.addresses (user_id, country, region) VALUES ($1, $2, $3) RETURNING id",
+            *(user, country, region or None),
+        )
+        return made
+
+    async def variant(self, price_minor: int, currency: str = "USD") -> UUID:
+        made: UUID = await self.storefront.fetchval(
+            "WITH p AS (INSERT INTO public.products (name) VALUES ('box') RETURNING id)"
+            " INSERT INTO public.product_variants (product_id, name, price_minor, currency)"
+            " SELECT id, 'variant', $1, $2 FROM p RETURNING id",
+            *(price_minor, currency),
+        )
+        return made
+
+    async def subscription(
+        self,
+        lines: Sequence[tuple[UUID, int]],
+        *,
+        currency: str = "USD",
+        place: str = "US-CA",
+        delivery: str | None = "standard",
+    ) -> UUID:
+        """As the storefront inserts one: it names no price."""
+        user = await self.user()
+        variants = [{"variant_id": str(v), "quantity": q} for v, q in lines]
+        made: UUID = await self.storefront.fetchval(
+            "INSERT INTO public.subscriptions"
+            " (user_id, currency, variants, delivery_type, delivery_address_id)"
+            " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+            *(user, currency, json.dumps(variants), delivery, await self.address(user, place)),
+        )
+        return made
+
+    async def row(self, subscription: UUID) -> asyncpg.Record:
+        return await self.storefront.fetchrow(
+            "SELECT * FROM public.subscriptions WHERE id = $1", subscription
+        )
+
+    async def history(self, subscription: UUID) -> list[asyncpg.Record]:
+        rows: list[asyncpg.Record] = await self.storefront.fetch(
+            "SELECT * FROM pricing.subscription_cost_history WHERE subscription_id = $1 ORDER BY id",
+            subscription,
+        )
+        return rows
+
+    async def facts(self, type_: str, subscription: UUID | None = None) -> list[asyncpg.Record]:
+        rows: list[asyncpg.Record] = await self.storefront.fetch(
+            "SELECT *, payload::text AS body, headers ->> 'ce_causationid' AS cause FROM pricing.outbox"
+            " WHERE type = $1 AND ($2::uuid IS NULL OR payload ->> 'subscription_id' = $2::text)"
+            " ORDER BY position",
+            *(type_, subscription),
+        )
+        return rows
+
+
+@pytest.fixture
+async def sessions(database: Database) -> AsyncIterator[Sessions]:
+    engine = create_engine(database.url_for("pricing"), "pricing")
+    yield create_sessions(engine)
+    await engine.dispose()
+
+
+@pytest.fixture
+async def shop(database: Database) -> AsyncIterator[Shop]:
+    connection = await asyncpg.connect(database.url)
+    yield Shop(connection)
+    await connection.close()
+
+
+@pytest.fixture
+def clock() -> Ticking:
+    return Ticking()
+
+
+async def publish_config(
+    sessions: Sessions, now: datetime, effective_from: datetime | None = None, **changed: object
+) -> int:
+    """Draft and publish CONFIG with `changed` parts."""
+    async with sessions.begin() as session:
+        draft = await create_draft(
+            session, ConfigDraft.model_validate(CONFIG | changed), "ada", now
+        )
+        publication = Publication("new prices", "ada", effective_from, now, Cause("request:1"))
+        await publish_version(session, draft.version, publication)
+        return draft.version
+
+
+async def hear_storefront(shop: Shop, sessions: Sessions) -> list[Event]:
+    """Deliver every subscription_changed in the outbox to pricing, as relay and consumer would."""
+    facts: list[Event] = [
+        SubscriptionChanged.model_validate_json(fact["body"])
+        for fact in await shop.facts(SubscriptionChanged.type)
+    ]
+    await deliver(sessions, "pricing", HANDLERS, facts)
+    return facts
