@@ -1,0 +1,49 @@
+"""What is true of a payment: the join of every fact heard about it, whatever their order.
+
+`Fold` is what the facts add up to, `join` adds two up, `state` reads what is true from it.
+"""
+
+from services.payments.domain.fold import (
+    ANSWER_RANK,
+    Dispute,
+    Fee,
+    Fold,
+    Link,
+    Payout,
+    Refund,
+    Snapshot,
+    StripeFact,
+    Told,
+    decode,
+    encode,
+    is_undecided,
+    join,
+    merge,
+    phase_of,
+    type_rank,
+)
+from services.payments.domain.state import Movement, PaymentState, state, unlinked_reasons
+
+__all__ = [
+    "ANSWER_RANK",
+    "Dispute",
+    "Fee",
+    "Fold",
+    "Link",
+    "Movement",
+    "PaymentState",
+    "Payout",
+    "Refund",
+    "Snapshot",
+    "StripeFact",
+    "Told",
+    "decode",
+    "encode",
+    "is_undecided",
+    "join",
+    "merge",
+    "phase_of",
+    "state",
+    "type_rank",
+    "unlinked_reasons",
+]

@@ -1,0 +1,143 @@
+"""What is true of a payment, read from its fold: a pure function of the set of facts."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from services.payments.domain.fold import Fold, Link, Refund, Told
+from shared.events import PaymentStatus
+
+# While in one of these, a refund's amount is gone from what was received.
+HOLDING = ("pending", "succeeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """Money that left the payment after it came (positive) or came back to it (negative)."""
+
+    kind: Literal["refund", "dispute"]
+    id: str
+    amount_minor: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentState:
+    """All but the last two fields are announced: a change of them is a new revision."""
+
+    status: PaymentStatus
+    currency: str
+    amount_minor: int
+    capturable_minor: int
+    received_minor: int
+    refunded_minor: int
+    disputed_minor: int
+    fee_minor: int | None
+    failure_code: str | None
+    user_id: UUID | None
+    subscription_id: UUID | None
+    created_at: int
+    succeeded_at: int | None
+    movements: tuple[Movement, ...]
+    canceled_at: int | None = field(compare=False)
+    anomaly: str | None = field(compare=False)
+
+
+def state(fold: Fold) -> PaymentState:
+    """Raises ValueError for a fold that no snapshot of the payment has reached (`is_known` is false)."""
+    now = _latest(fold).snapshot
+    refunds = _refund_movements(fold)
+    disputes = _dispute_movements(fold)
+    refunded_minor = sum(each.amount_minor for each in refunds)
+    disputed_minor = max(0, sum(each.amount_minor for each in disputes))
+    return PaymentState(
+        status=now.status,
+        currency=now.currency,
+        amount_minor=now.amount_minor,
+        capturable_minor=now.capturable_minor,
+        received_minor=fold.received_minor,
+        refunded_minor=refunded_minor,
+        disputed_minor=disputed_minor,
+        fee_minor=_fee(fold, now.currency),
+        failure_code=None if now.status == "succeeded" else now.failure_code,
+        user_id=_named(fold.links.get("user_id")),
+        subscription_id=_named(fold.links.get("subscription_id")),
+        created_at=fold.created or 0,
+        succeeded_at=_ended_at(fold, "succeeded"),
+        movements=(*refunds, *disputes),
+        canceled_at=_ended_at(fold, "canceled"),
+        anomaly=_anomaly(fold, now.amount_minor, refunded_minor, disputed_minor),
+    )
+
+
+def unlinked_reasons(fold: Fold) -> list[str]:
+    """Why the payment names no user or no subscription that we could know, in words for an operator."""
+    return [
+        f"metadata {key} {link.text!r} is no UUID"
+        for key, link in sorted(fold.links.items())
+        if not link.is_uuid
+    ]
+
+
+def _latest(fold: Fold) -> Told:
+    if not fold.told:
+        raise ValueError("no fact has said what this payment is")
+    _, told = max(fold.told.items(), key=lambda item: (item[1].rank, item[1].asked_at, item[0]))
+    return told
+
+
+def _refund_movements(fold: Fold) -> list[Movement]:
+    # Releasing an authorisation is told as a refund too, though no money ever came.
+    if "canceled" in fold.ended and fold.received_minor == 0:
+        return []
+    moved = []
+    for refund_id, refund in sorted(fold.refunds.items()):
+        moved += _movements_of(refund_id, refund)
+    return moved
+
+
+def _movements_of(refund_id: str, refund: Refund) -> list[Movement]:
+    if not refund.held:
+        return []
+    left = Movement("refund", refund_id, refund.amount_minor, refund.created)
+    if refund.status in HOLDING:
+        return [left]
+    returned_at = refund.returned_at if refund.returned_at is not None else refund.created
+    return [left, Movement("refund", f"{refund_id}:returned", -refund.amount_minor, returned_at)]
+
+
+def _dispute_movements(fold: Fold) -> list[Movement]:
+    return [
+        Movement("dispute", transaction_id, moved.amount_minor, moved.created)
+        for _, dispute in sorted(fold.disputes.items())
+        for transaction_id, moved in sorted(dispute.moved.items())
+    ]
+
+
+def _fee(fold: Fold, currency: str) -> int | None:
+    """None until a charge's own fee is known; fees settled in another currency cannot be added to it."""
+    known = [fee for fee in fold.fees.values() if fee.currency == currency]
+    return sum(fee.fee_minor for fee in known) if any(fee.is_charge for fee in known) else None
+
+
+def _named(link: Link | None) -> UUID | None:
+    return UUID(link.text) if link and link.is_uuid else None
+
+
+def _ended_at(fold: Fold, status: PaymentStatus) -> int | None:
+    ended = fold.ended.get(status)
+    return ended[1] if ended else None
+
+
+def _anomaly(fold: Fold, amount_minor: int, refunded_minor: int, disputed_minor: int) -> str | None:
+    found = []
+    if len(fold.ended) > 1:
+        found.append("succeeded and canceled")
+    if fold.received_minor > amount_minor:
+        found.append(f"received {fold.received_minor} of {amount_minor}")
+    if refunded_minor + disputed_minor > fold.received_minor:
+        found.append(
+            f"refunded {refunded_minor} and disputed {disputed_minor}"
+            f" of {fold.received_minor} received"
+        )
+    return "; ".join(found) or None

@@ -1,0 +1,101 @@
+"""Asking Stripe, between transactions: what an object is now, as a fact like any other."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+import stripe
+
+from shared.errors import FareboxError, Unavailable
+from shared.events import derived_id
+
+# Stripe answers in well under a second; a worker waits no longer than its lease lasts.
+TIMEOUT_SECONDS = 8.0
+SUBJECT = re.compile(r"^/v1/(payment_intents|charges|refunds|disputes)/\w{1,255}$", re.ASCII)
+ANSWER_TYPES = {
+    "payment_intent": "farebox.payment_retrieved",
+    "charge": "farebox.charge_retrieved",
+    "refund": "farebox.refund_retrieved",
+    "dispute": "farebox.dispute_retrieved",
+}
+
+
+class StripeAway(Unavailable):
+    title = "Stripe did not answer"
+
+
+class UnknownToStripe(FareboxError):
+    status = 404
+    title = "Stripe knows no such object"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`subject` is asked about because of something that happened at `second`, in `phase` of the payment."""
+
+    subject: str
+    phase: int
+    second: int
+    livemode: bool
+    account: str | None
+
+    @property
+    def event_id(self) -> str:
+        """One question has one answer, whoever asks it how often."""
+        return f"farebox_{derived_id('stripe.answer', self.subject, self.phase, self.second).hex}"
+
+
+class StripeClient:
+    """Raw answers of Stripe's API; stripe-python's retries and idempotency, bounded in time."""
+
+    def __init__(self, api_key: str, api_base: str | None) -> None:
+        self._client = stripe.StripeClient(
+            api_key,
+            base_addresses={"api": api_base} if api_base else None,
+            http_client=stripe.HTTPXClient(timeout=TIMEOUT_SECONDS),
+            max_network_retries=1,
+        )
+
+    async def ask(self, question: Question) -> bytes:
+        """The object as Stripe tells it.  Raises StripeAway or UnknownToStripe."""
+        if not SUBJECT.match(question.subject):
+            raise UnknownToStripe(f"{question.subject} is nothing that Stripe can be asked about")
+        try:
+            response = await self._client.raw_request_async(
+                "get", question.subject, stripe_account=question.account
+            )
+        except stripe.InvalidRequestError as error:
+            if error.http_status == 404:
+                raise UnknownToStripe(f"Stripe: {error.user_message or error}") from error
+            raise StripeAway(f"Stripe: {error.user_message or error}") from error
+        except stripe.StripeError as error:
+            raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
+        body: str = response.body
+        return body.encode()
+
+
+def payment_subject(payment: str) -> str:
+    return f"/v1/payment_intents/{payment}"
+
+
+def charge_subject(charge: str) -> str:
+    return f"/v1/charges/{charge}"
+
+
+def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
+    """Stripe's answer as an event, so that replaying all events rebuilds what it settled."""
+    told = orjson.loads(answer)
+    asked = {"phase": question.phase, "second": question.second, "at": int(at.timestamp())}
+    event = {
+        "id": question.event_id,
+        "object": "event",
+        "type": ANSWER_TYPES.get(told.get("object"), "farebox.retrieved"),
+        "created": int(at.timestamp()),
+        "livemode": question.livemode,
+        "account": question.account,
+        "api_version": stripe.api_version,
+        "asked": asked,
+        "data": {"object": told},
+    }
+    return orjson.dumps(event)
