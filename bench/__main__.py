@@ -1,0 +1,76 @@
+"""Runs the benchmarks named (all by default), prints a table and writes bench/results.json."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench.ground import Ground, ground
+from bench.result import Result
+from embedded.errors import EmbeddedFault
+from embedded.processes import interrupt_on_termination
+
+NAMES = ("outbox_relay",)
+RESULTS = Path(__file__).with_name("results.json")
+
+Bench = Callable[[Ground], Awaitable[Result]]
+
+
+def main(arguments: list[str]) -> int:
+    chosen = arguments or os.environ.get("ONLY", "").replace(",", " ").split() or list(NAMES)
+    unknown = sorted(set(chosen) - set(NAMES))
+    if unknown:
+        print(f"bench: no {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    interrupt_on_termination()
+    results: list[Result] = []
+    try:
+        with ground() as place:
+            for name in chosen:
+                print(f"{name} …", file=sys.stderr)
+                results.append(uvloop.run(bench_named(name)(place)))
+    except EmbeddedFault as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    RESULTS.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    Console().print(table(results))
+    return 0
+
+
+def bench_named(name: str) -> Bench:
+    run: Bench = importlib.import_module(f"bench.{name}").run
+    return run
+
+
+def table(results: list[Result]) -> Table:
+    made = Table(show_lines=True)
+    for title in ("name", "ours", "bare", "ratio", "unit", "n", "note"):
+        made.add_column(title, justify="left" if title in ("name", "unit", "note") else "right")
+    for result in results:
+        made.add_row(
+            result.name,
+            figure(result.ours),
+            figure(result.bare),
+            "–" if result.ratio is None else f"{result.ratio:.0%}",
+            result.unit,
+            f"{result.n:,}",
+            result.note,
+        )
+    return made
+
+
+def figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
