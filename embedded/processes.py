@@ -85,7 +85,9 @@ def tethered(
     return [*tether, user, *command]
 
 
-def spawn(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start in the background, output to `log`, in a session of its own (a Ctrl-C is ours to pass on)."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
@@ -95,6 +97,7 @@ def spawn(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subproce
             stdout=sink,
             stderr=subprocess.STDOUT,
             env=dict(env),
+            cwd=cwd,
             start_new_session=True,
         )
 

@@ -161,9 +161,9 @@ class Stack:
         log = self.log("migration")
         log.unlink(missing_ok=True)
         arguments = ["run_migration.py", "--database-url", self.env["DATABASE_URL"]]
-        command = [sys.executable, str(ROOT / arguments[0]), *arguments[1:]]
+        command = [sys.executable, *arguments]
         tethered = processes.tethered(command, signal.SIGKILL, os.getpid())
-        job = processes.spawn(tethered, log, self.env)
+        job = processes.spawn(tethered, log, self.env, ROOT)
         try:
             exit_code = job.wait()
         except BaseException:

@@ -124,16 +124,16 @@ def prepare_servers(plan: Plan) -> None:
     if plan.postgres is not None:
         plan.postgres.initialise()
         command = plan.postgres.command(plan.ports[POSTGRES], INTERRUPT, SUPERVISOR)
-        plan.programs.append(Program(POSTGRES, command, SERVER_RANK, stop_signal="INT"))
+        plan.programs.append(Program(POSTGRES, command, ROOT, SERVER_RANK, stop_signal="INT"))
     if plan.kafka is not None:
         command = plan.kafka.prepare(KILL, SUPERVISOR)
-        plan.programs.append(Program(KAFKA, command, SERVER_RANK))
+        plan.programs.append(Program(KAFKA, command, ROOT, SERVER_RANK))
         plan.env["KAFKA_BOOTSTRAP_SERVERS"] = plan.kafka.bootstrap_servers
     plan.urls["kafka"] = plan.env["KAFKA_BOOTSTRAP_SERVERS"]
     if plan.has_sandbox:
         port, state = str(plan.ports[SANDBOX]), str(plan.folder / SANDBOX)
         arguments = ["embedded.stripe_sandbox", "--port", port, "--state-dir", state]
-        plan.programs.append(Program(SANDBOX, python_module(*arguments), SERVER_RANK))
+        plan.programs.append(Program(SANDBOX, python_module(*arguments), ROOT, SERVER_RANK))
 
 
 def empty(plan: Plan) -> None:
@@ -149,7 +149,7 @@ def plan_services(plan: Plan) -> None:
     for service in PORTS:
         for role in ("web", "worker"):
             command = python_module(f"services.{service}.app", role)
-            plan.programs.append(Program(f"{service}-{role}", command, SERVICE_RANK))
+            plan.programs.append(Program(f"{service}-{role}", command, ROOT, SERVICE_RANK))
 
 
 def python_module(*arguments: str) -> list[str]:

@@ -33,6 +33,7 @@ class Program:
 
     name: str
     command: Sequence[str]
+    directory: Path
     rank: int
     stop_signal: str = "TERM"
     stop_seconds: int = 15
@@ -172,6 +173,7 @@ def program_section(program: Program, logs: Path) -> list[str]:
     return [
         f"[program:{program.name}]",
         f"command={quoted(shlex.join(program.command))}",
+        f"directory={quoted(program.directory)}",
         f"stdout_logfile={quoted(logs / f'{program.name}.log')}",
         "redirect_stderr=true",
         "stdout_logfile_maxbytes=20MB",
