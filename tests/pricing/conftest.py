@@ -1,7 +1,7 @@
 """A shop on a real database: the storefront writes as the owner, pricing works as pricing_app."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -19,13 +19,14 @@ from shared.trace import Cause
 from tests.conftest import Database
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DELIVERY = {
+    "USD": {"standard": 500, "express": 1_500, "pickup": 0},
+    "EUR": {"standard": 450},
+    "JPY": {"standard": 600},
+}
 CONFIG = {
     "admin_percentage": "10",
-    "delivery_cost_minor": {
-        "USD": {"standard": 500, "express": 1_500, "pickup": 0},
-        "EUR": {"standard": 450},
-        "JPY": {"standard": 600},
-    },
+    "delivery_cost_minor": DELIVERY,
     "tax_rates": {"DE": "0.19", "US-CA": "0.0725", "US": "0", "JP": "0.1"},
 }
 
@@ -134,12 +135,15 @@ def clock() -> Ticking:
 
 
 async def publish_config(
-    sessions: Sessions, now: datetime, effective_from: datetime | None = None, **changed: object
+    sessions: Sessions,
+    now: datetime,
+    changed: Mapping[str, object] | None = None,
+    effective_from: datetime | None = None,
 ) -> int:
     """Draft and publish CONFIG with `changed` parts."""
     async with sessions.begin() as session:
         draft = await create_draft(
-            session, ConfigDraft.model_validate(CONFIG | changed), "ada", now
+            session, ConfigDraft.model_validate({**CONFIG, **(changed or {})}), "ada", now
         )
         publication = Publication("new prices", "ada", effective_from, now, Cause("request:1"))
         await publish_version(session, draft.version, publication)

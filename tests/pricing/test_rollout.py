@@ -1,0 +1,315 @@
+import json
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from services.pricing import rollout as steps
+from services.pricing.models import Rollout
+from services.pricing.rollout import Progress, progress, run_once
+from shared.db import Sessions
+from shared.events import ConfigPublished, SubscriptionCostChanged
+from tests.pricing.conftest import DELIVERY, START, Shop, Ticking, hear_storefront, publish_config
+
+LONG_AGO = START - timedelta(days=3_000)
+DEARER: dict[str, object] = {"admin_percentage": "20"}
+CHUNK = 3
+
+
+async def finish(sessions: Sessions, clock: Ticking) -> int:
+    done = 0
+    while await run_once(sessions, clock, CHUNK):
+        done += 1
+        assert done < 100, "the rollout does not end"
+    return done
+
+
+async def progress_of(sessions: Sessions, version: int) -> Progress:
+    async with sessions() as session:
+        return await progress(session, version)
+
+
+async def customers(shop: Shop, sessions: Sessions, clock: Ticking, count: int) -> list[UUID]:
+    """`count` subscriptions priced by a first version, whose own rollout is over."""
+    await publish_config(sessions, LONG_AGO)
+    variant = await shop.variant(1_000)
+    made = [await shop.subscription([(variant, n)]) for n in range(1, count + 1)]
+    await hear_storefront(shop, sessions)
+    await finish(sessions, clock)
+    return made
+
+
+async def test_every_subscription_moves_and_says_so_once(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    made = await customers(shop, sessions, clock, 8)
+    version = await publish_config(sessions, clock.now, DEARER)
+    await finish(sessions, clock)
+
+    for n, subscription in enumerate(made, 1):
+        row = await shop.row(subscription)
+        taxable = n * 1_200 + 500
+        assert (row["price_version"], row["total_minor"]) == (
+            version,
+            taxable + round(taxable * 0.0725),
+        )
+        first, second = await shop.history(subscription)
+        assert (second["kind"], second["reason"], second["changed_by"]) == (
+            "config",
+            "new prices",
+            "ada",
+        )
+        assert (second["effective_at"], second["price_version"]) == (clock.now, version)
+        assert second["old_breakdown"] == first["new_breakdown"]
+        [_, said] = await shop.facts(SubscriptionCostChanged.type, subscription)
+        assert (said["cause"], json.loads(said["body"])["cost_history_id"]) == (
+            second["cause_id"],
+            second["id"],
+        )
+    [published] = (await shop.facts(ConfigPublished.type))[1:]
+    assert str(published["id"]) == said["cause"]
+    done = await progress_of(sessions, version)
+    assert (done.status, done.listed, done.todo, done.outcomes["moved"]) == ("done", 8, 0, 8)
+
+
+async def test_the_same_cents_are_kept_and_stamped(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    version = await publish_config(sessions, clock.now)
+    await finish(sessions, clock)
+
+    assert (await shop.row(subscription))["price_version"] == version
+    assert len(await shop.history(subscription)) == 1
+    assert len(await shop.facts(SubscriptionCostChanged.type)) == 1
+    assert (await progress_of(sessions, version)).outcomes["kept"] == 1
+
+
+async def test_other_lines_with_the_same_total_are_kept_and_written_down(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    # a fee of 200 instead of 100, a delivery of 400 instead of 500
+    version = await publish_config(
+        sessions, clock.now, DEARER | {"delivery_cost_minor": {"USD": {"standard": 400}}}
+    )
+    await finish(sessions, clock)
+    first, second = await shop.history(subscription)
+    assert (first["new_total_minor"], second["price_version"]) == (
+        second["new_total_minor"],
+        version,
+    )
+    assert len(await shop.facts(SubscriptionCostChanged.type)) == 2
+    assert (await progress_of(sessions, version)).outcomes["kept"] == 1
+
+
+async def test_nobody_is_forgotten_and_one_bad_subscription_stops_no_other(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    made = await customers(shop, sessions, clock, 6)
+    paused, canceled, canceled_later, broken, empty, moved = made
+    run = shop.storefront.execute
+    cancel = (
+        "UPDATE public.subscriptions SET status = 'canceled', canceled_at = now() WHERE id = $1"
+    )
+    await run("UPDATE public.subscriptions SET status = 'paused' WHERE id = $1", paused)
+    await run(cancel, canceled)
+    await run(
+        "UPDATE public.subscriptions SET variants = '[{\"quantity\": 0}]' WHERE id = $1", broken
+    )
+    await run("UPDATE public.subscriptions SET variants = '[]' WHERE id = $1", empty)
+    yen = await shop.subscription([(await shop.variant(900, "JPY"), 1)], currency="JPY", place="JP")
+    version = await publish_config(
+        sessions,
+        clock.now,
+        DEARER | {"delivery_cost_minor": {"USD": DELIVERY["USD"]}},
+    )
+    await run_once(sessions, clock, CHUNK)  # listed
+    await run(cancel, canceled_later)
+    await finish(sessions, clock)
+
+    items = await shop.storefront.fetch(
+        "SELECT * FROM pricing.rollout_items WHERE price_version = $1", version
+    )
+    outcomes = {item["subscription_id"]: (item["outcome"], item["detail"]) for item in items}
+    assert outcomes == {
+        paused: ("moved", None),
+        canceled_later: ("excluded", "it is canceled"),
+        broken: ("failed", "variants.0.variant_id: Field required"),
+        empty: ("excluded", "it has no variants"),
+        moved: ("moved", None),
+        yen: (
+            "failed",
+            "no delivery cost is configured for JPY; publish a configuration that has it",
+        ),
+    }
+    done = await progress_of(sessions, version)
+    assert sum(done.outcomes.values()) + done.todo == done.listed == 6
+    assert done.status == "done"
+
+
+async def test_a_subscription_never_priced_is_priced_by_the_rollout(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    subscription = await shop.subscription([(await shop.variant(1_000), 1)])
+    await publish_config(sessions, clock.now)
+    await finish(sessions, clock)
+    [line] = await shop.history(subscription)
+    assert (line["kind"], line["new_total_minor"]) == ("created", 1_716)
+    assert json.loads((await shop.row(subscription))["variants"])[0]["unit_price_minor"] == 1_000
+
+
+STATE = (
+    """SELECT id::text, total_minor, price_version, cost_breakdown FROM public.subscriptions
+    ORDER BY id""",
+    """SELECT subscription_id::text, price_version, kind, old_breakdown, new_breakdown, effective_at,
+    reason, cause_id FROM pricing.subscription_cost_history ORDER BY 1, 2""",
+    """SELECT id::text, payload - 'cost_history_id', headers - 'traceparent' FROM pricing.outbox
+    WHERE type = 'pricing.subscription_cost_changed' ORDER BY id""",
+    """SELECT subscription_id::text, outcome, detail FROM pricing.rollout_items
+    WHERE price_version = 2 ORDER BY 1""",
+    "SELECT status, listed_to FROM pricing.rollouts ORDER BY price_version",
+    "SELECT * FROM pricing.subscription_revisions ORDER BY 1",
+)
+
+
+async def state_of(shop: Shop) -> list[list[tuple[object, ...]]]:
+    """All rows and facts, but for numbers that a rolled back transaction uses up and the database's own times."""
+    return [[tuple(row) for row in await shop.storefront.fetch(query)] for query in STATE]
+
+
+class Killed(BaseException):
+    """The process dies here: no handler catches it, no transaction commits."""
+
+
+@pytest.mark.parametrize("at", ["_list", "record", "stamp", "_settle"])
+async def test_a_rollout_killed_within_any_chunk_resumes_to_the_same_rows_and_facts(
+    shop: Shop,
+    sessions: Sessions,
+    clock: Ticking,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+) -> None:
+    await customers(shop, sessions, clock, 8)
+    await publish_config(sessions, clock.now, DEARER)
+    await copy_tables(shop)
+    await finish(sessions, clock)
+    undisturbed = await state_of(shop)
+    await put_back(shop)
+
+    calls = 0
+    original = getattr(steps, at)
+
+    async def die_after(*arguments: object) -> object:
+        nonlocal calls
+        done: object = await original(*arguments)
+        calls += 1
+        if calls % 2:
+            raise Killed
+        return done
+
+    monkeypatch.setattr(steps, "LIST_ROWS", CHUNK)
+    monkeypatch.setattr(steps, at, die_after)
+    kills = 0
+    for _ in range(100):
+        try:
+            if not await run_once(sessions, clock, CHUNK):
+                break
+        except Killed:
+            kills += 1
+    assert kills >= 3
+    assert await state_of(shop) == undisturbed
+
+
+TABLES = (
+    "pricing.rollout_items",
+    "pricing.rollouts",
+    "pricing.subscription_cost_history",
+    "pricing.outbox",
+    "pricing.subscription_revisions",
+)
+
+
+async def copy_tables(shop: Shop) -> None:
+    for table in (*TABLES, "public.subscriptions"):
+        copy = table.replace(".", "_")
+        await shop.storefront.execute(f"CREATE TABLE public.copy_{copy} AS TABLE {table}")
+
+
+async def put_back(shop: Shop) -> None:
+    run = shop.storefront.execute
+    for table in TABLES:
+        await run(f"DELETE FROM {table}")
+    for table in reversed(TABLES):
+        copy = table.replace(".", "_")
+        await run(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM public.copy_{copy}")
+    await run(
+        "UPDATE public.subscriptions s SET total_minor = c.total_minor, price_version = c.price_version,"
+        " cost_breakdown = c.cost_breakdown FROM public.copy_public_subscriptions c WHERE c.id = s.id"
+    )
+
+
+async def test_two_workers_do_not_do_one_rollout_twice(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await customers(shop, sessions, clock, 4)
+    version = await publish_config(sessions, clock.now, DEARER)
+    await run_once(sessions, clock, CHUNK)
+    async with sessions.begin() as first:
+        await first.get(Rollout, version, with_for_update=True)
+        assert await run_once(sessions, clock, CHUNK) == 0
+    assert await run_once(sessions, clock, CHUNK) == CHUNK
+
+
+async def test_a_scheduled_version_takes_effect_when_its_time_comes(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    noon = clock.now + timedelta(hours=1)
+    version = await publish_config(sessions, clock.now, DEARER, noon)
+    assert await finish(sessions, clock) == 0
+    clock.pass_(minutes=59)
+    assert await finish(sessions, clock) == 0
+    clock.pass_(minutes=2)
+    assert await finish(sessions, clock) > 0
+
+    row = await shop.row(subscription)
+    assert (row["price_version"], row["total_minor"]) == (version, 1_823)
+    [_, line] = await shop.history(subscription)
+    assert line["effective_at"] == noon
+    statuses = await shop.storefront.fetch(
+        "SELECT version, status, effective_to FROM pricing.pricing_configs ORDER BY version"
+    )
+    assert [tuple(s) for s in statuses] == [(1, "retired", noon), (version, "active", None)]
+
+
+async def test_a_version_replaced_before_its_rollout_ends_defers_the_rest_to_the_newer(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    made = await customers(shop, sessions, clock, 5)
+    second = await publish_config(sessions, clock.now, DEARER)
+    await run_once(sessions, clock, CHUNK)
+    await run_once(sessions, clock, CHUNK)
+    third = await publish_config(sessions, clock.pass_(minutes=1), {"admin_percentage": "30"})
+    await finish(sessions, clock)
+
+    outcomes = (await progress_of(sessions, second)).outcomes
+    assert (outcomes["moved"], outcomes["deferred"]) == (3, 2)
+    assert (await progress_of(sessions, third)).outcomes["moved"] == 5
+    assert {(await shop.row(s))["price_version"] for s in made} == {third}
+
+
+async def test_a_subscription_changed_before_its_turn_is_not_moved_again(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    version = await publish_config(sessions, clock.now, DEARER)
+    await run_once(sessions, clock, CHUNK)
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET delivery_type = 'pickup' WHERE id = $1", subscription
+    )
+    await hear_storefront(shop, sessions)
+    await finish(sessions, clock)
+    kinds = [(line["kind"], line["price_version"]) for line in await shop.history(subscription)]
+    assert kinds == [("created", 1), ("delivery", version)]
+    assert (await progress_of(sessions, version)).outcomes["kept"] == 1
