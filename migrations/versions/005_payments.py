@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.Index(
             "ix_stripe_events_waiting",
             "waiting_for",
-            postgresql_where=sa.text("status = 'received'"),
+            postgresql_where=sa.text("status = 'received' AND waiting_for IS NOT NULL"),
         ),
         sa.Index("ix_stripe_events_payment", "stripe_payment_id"),
         schema="payments",
@@ -54,7 +54,28 @@ def upgrade() -> None:
     op.create_table(
         "stripe_charges",
         sa.Column("id", sa.String(), primary_key=True),
-        sa.Column("stripe_payment_id", sa.String(), nullable=False),
+        sa.Column("stripe_payment_id", sa.String()),
+        schema="payments",
+    )
+    op.create_table(
+        "stripe_questions",
+        sa.Column("id", sa.BigInteger(), sa.Identity(), primary_key=True),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("phase", sa.Integer(), nullable=False),
+        sa.Column("second", sa.BigInteger(), nullable=False),
+        sa.Column("livemode", sa.Boolean(), nullable=False),
+        sa.Column("account", sa.String()),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("ask_after", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("last_error", sa.String()),
+        sa.Column("answered_at", sa.DateTime(timezone=True)),
+        sa.UniqueConstraint("subject", "phase", "second"),
+        sa.Index(
+            "ix_stripe_questions_due",
+            "ask_after",
+            postgresql_where=sa.text("answered_at IS NULL"),
+        ),
         schema="payments",
     )
     op.create_table(
@@ -75,5 +96,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("subscription_costs", "stripe_charges", "stripe_events"):
+    for table in ("subscription_costs", "stripe_questions", "stripe_charges", "stripe_events"):
         op.drop_table(table, schema="payments")

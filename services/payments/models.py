@@ -4,7 +4,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, Identity, Index, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Identity,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -29,7 +38,9 @@ class StripeEvent(Base):
             postgresql_where=text("status = 'received' AND waiting_for IS NULL"),
         ),
         Index(
-            "ix_stripe_events_waiting", "waiting_for", postgresql_where=text("status = 'received'")
+            "ix_stripe_events_waiting",
+            "waiting_for",
+            postgresql_where=text("status = 'received' AND waiting_for IS NOT NULL"),
         ),
         Index("ix_stripe_events_payment", "stripe_payment_id"),
         SCHEMA,
@@ -50,7 +61,8 @@ class StripeEvent(Base):
     status: Mapped[str] = mapped_column(server_default=text("'received'"))
     detail: Mapped[str | None]  # why it was ignored or parked, or what it waits for
     stripe_payment_id: Mapped[str | None]  # pi_…, once known
-    waiting_for: Mapped[str | None]  # ch_… whose payment is not known yet
+    # ch_… whose payment, pi_… whose state, or the address whose object is not known yet
+    waiting_for: Mapped[str | None]
     processed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
@@ -105,7 +117,31 @@ class StripeCharge(Base):
     __table_args__ = (SCHEMA,)
 
     id: Mapped[str] = mapped_column(primary_key=True)  # ch_… or py_…
-    stripe_payment_id: Mapped[str]
+    stripe_payment_id: Mapped[str | None]  # none: made without a PaymentIntent
+
+
+class StripeQuestion(Base):
+    """What Stripe is to be asked, because no fact that we have can say it."""
+
+    __tablename__ = "stripe_questions"
+    __table_args__ = (
+        UniqueConstraint("subject", "phase", "second"),
+        Index("ix_stripe_questions_due", "ask_after", postgresql_where=text("answered_at IS NULL")),
+        SCHEMA,
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    subject: Mapped[str]  # the object's path at Stripe
+    # The phase and second that the answer settles, see domain.Fold.
+    phase: Mapped[int]
+    second: Mapped[int] = mapped_column(BigInteger)
+    livemode: Mapped[bool]
+    account: Mapped[str | None]
+    reason: Mapped[str]
+    ask_after: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    last_error: Mapped[str | None]
+    answered_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class SubscriptionCost(Base):
