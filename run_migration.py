@@ -1,0 +1,8 @@
+"""`python run_migration.py --database-url URL [--dry-run]`: see migrations/job.py."""
+
+import sys
+
+from migrations.job import main
+
+if __name__ == "__main__":
+    sys.exit(main())
