@@ -1,5 +1,6 @@
 """The part of Stripe's API that the product calls: `/v1/…`, form-encoded in, JSON out."""
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -10,7 +11,13 @@ from embedded.stripe_sandbox import payments, refunds, shapes
 from embedded.stripe_sandbox.calls import Call, Handler, endpoint, fetch
 from embedded.stripe_sandbox.errors import declined, invalid, missing
 from embedded.stripe_sandbox.ledger import Charge, Dispute, Intent, JsonObject, Refund
-from embedded.stripe_sandbox.listing import PAGE_PARAMETERS, created_in, page
+from embedded.stripe_sandbox.listing import (
+    PAGE_PARAMETERS,
+    created_in,
+    cursors_of,
+    limit_of,
+    page,
+)
 from embedded.stripe_sandbox.outcomes import attempt, require_known
 from embedded.stripe_sandbox.records import Record
 from embedded.stripe_sandbox.sandbox import Sandbox
@@ -197,11 +204,18 @@ def list_events(call: Call) -> bytes:
     """Newest first.  Stripe's own list goes back 30 days; this one forgets nothing."""
     form = call.form
     form.require_known((*PAGE_PARAMETERS, "type", "types", "delivery_success"))
-    items, has_more = page(
-        call.sandbox.records.newest_first(_wanted(call)), form, lambda each: each.id
-    )
-    more = b"true" if has_more else b"false"
-    bodies = b",".join(each.body("") for each in items)
+    limit = limit_of(form)
+    records, wanted = call.sandbox.records, _wanted(call)
+    after, before = cursors_of(form, records.by_id)
+    if before is None:
+        candidates = records.older_than(records.by_id[after] if after else None)
+    else:
+        candidates = records.newer_than(records.by_id[before])
+    # One more than asked for tells whether there are more.
+    found = list(itertools.islice(filter(wanted, candidates), limit + 1))
+    shown = found[:limit] if before is None else found[:limit][::-1]
+    more = b"true" if len(found) > limit else b"false"
+    bodies = b",".join(each.body("") for each in shown)
     return b'{"object":"list","url":"/v1/events","has_more":%b,"data":[%b]}' % (more, bodies)
 
 

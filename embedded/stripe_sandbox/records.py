@@ -1,7 +1,7 @@
 """Events as they were told, kept as bytes: small, and sent again without being rendered again."""
 
-from bisect import insort
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import orjson
@@ -56,8 +56,17 @@ class Records:
         insort(self._ordered, record, key=lambda each: each.moment)
         return record
 
-    def newest_first(self, wanted: Callable[[Record], bool]) -> list[Record]:
-        return [record for record in reversed(self._ordered) if wanted(record)]
+    def older_than(self, cursor: Record | None) -> Iterator[Record]:
+        """Newest first, from the one after `cursor`, or from the newest."""
+        index = len(self._ordered) if cursor is None else self._index(cursor)
+        return (self._ordered[place] for place in range(index - 1, -1, -1))
+
+    def newer_than(self, cursor: Record) -> Iterator[Record]:
+        """Oldest first, from the one told after `cursor`."""
+        return (self._ordered[place] for place in range(self._index(cursor) + 1, len(self.by_id)))
+
+    def _index(self, record: Record) -> int:
+        return bisect_left(self._ordered, record.moment, key=lambda each: each.moment)
 
 
 def _halves(event: JsonObject) -> tuple[bytes, bytes]:

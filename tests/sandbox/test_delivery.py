@@ -294,3 +294,11 @@ def test_every_event_is_either_sent_or_dropped(
 
 def test_without_faults_the_order_is_kept() -> None:
     assert [index for index, _ in plan(50, Faults(), Random(1)).sent] == list(range(50))
+
+
+def test_reordering_everything_is_a_shuffle_and_a_window_is_a_slip() -> None:
+    shuffled = [index for index, _ in plan(200, Faults(reorder="all"), Random(1)).sent]
+    slipped = [index for index, _ in plan(200, Faults(reorder=5), Random(1)).sent]
+    assert sorted(shuffled) == sorted(slipped) == list(range(200))
+    assert max(abs(index - place) for place, index in enumerate(shuffled)) > 100
+    assert 1 <= max(abs(index - place) for place, index in enumerate(slipped)) <= 5
