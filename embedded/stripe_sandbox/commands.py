@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PositiveInt, field_v
 from embedded.stripe_sandbox.ledger import API_VERSION
 
 Probability = float
-# A play is held in memory; this many payments take about a gigabyte.
-MOST_PAYMENTS = 100_000
+# A play is held in memory: a payment with its events takes some 27 kB, so this many stay under a gigabyte.
+MOST_PAYMENTS = 30_000
 
 
 class Asked(BaseModel):

@@ -1,6 +1,8 @@
 """A sandbox process of one's own, a real client for it, and an endpoint that takes its webhooks."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 import stripe
 
 from embedded.ports import free_port
+from embedded.processes import tethered
 
 STARTS_WITHIN_SECONDS = 30.0
 START = 1_780_000_000
@@ -45,36 +48,35 @@ class RunningSandbox:
         order = {"seed": seed, "start_at": START, "payments": payments, **more}
         return [each["stripe_id"] for each in self.control("POST", "play", order)["payments"]]
 
+    def await_health(self, child: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN_SECONDS
+        while True:
+            try:
+                self.control("GET", "health")
+            except httpx.TransportError:
+                assert child.poll() is None, "the sandbox ended before it served"
+                assert time.monotonic() < deadline, "the sandbox did not serve in time"
+                time.sleep(0.05)
+            else:
+                return
+
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
     port, state = free_port(), tmp_path_factory.mktemp("sandbox")
     command = [sys.executable, "-m", "embedded.stripe_sandbox", "--port", str(port)]
     child = subprocess.Popen(
-        [*command, "--state-dir", str(state)],
+        tethered([*command, "--state-dir", str(state)], signal.SIGKILL, os.getpid()),
         cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,
     )
     try:
         running = RunningSandbox(f"http://127.0.0.1:{port}")
-        _await_health(running, child)
+        running.await_health(child)
         yield running
     finally:
         child.terminate()
         child.wait(timeout=20)
-
-
-def _await_health(running: RunningSandbox, child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN_SECONDS
-    while True:
-        try:
-            running.control("GET", "health")
-        except httpx.TransportError:
-            assert child.poll() is None, "the sandbox ended before it served"
-            assert time.monotonic() < deadline, "the sandbox did not serve in time"
-            time.sleep(0.05)
-        else:
-            return
 
 
 @pytest.fixture
