@@ -231,7 +231,7 @@ def _wanted(call: Call) -> Callable[[Record], bool]:
             in_time(record.created)
             and (not types or record.type in types)
             and (pattern is None or _matches(record.type, pattern))
-            and (not filtered or (record.awaited == 0) == taken)
+            and (not filtered or (not record.awaiting) == taken)
         )
 
     return wanted

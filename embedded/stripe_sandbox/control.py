@@ -113,7 +113,7 @@ async def redeliver(sandbox: Sandbox, body: bytes) -> JsonObject:
     again = [
         record
         for record in sandbox.records.by_id.values()
-        if (record.id in wanted if wanted else record.awaited > 0)
+        if (record.id in wanted if wanted else record.awaiting)
     ]
     for record in again:
         sandbox.deliverer.send(record)

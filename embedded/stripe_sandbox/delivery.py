@@ -92,8 +92,8 @@ class Deliverer:
         self._sender.close()
 
     def expect(self, record: Record) -> None:
-        """Count the endpoints that are to take this event."""
-        record.awaited = len(self.endpoints)
+        """Note which endpoints are to take this event."""
+        record.awaiting = set(self.endpoints)
 
     def send(self, record: Record, delay_seconds: float = 0.0) -> None:
         for key in self.endpoints:
@@ -162,9 +162,7 @@ class Deliverer:
             return await self._sender.post(url, headers, body)
 
     def _took(self, delivery: Delivery) -> None:
-        if delivery.endpoint_key not in delivery.record.taken_by:
-            delivery.record.taken_by.add(delivery.endpoint_key)
-            delivery.record.awaited -= 1
+        delivery.record.awaiting.discard(delivery.endpoint_key)
         self.counts.delivered += 1
         self._done()
 

@@ -16,7 +16,7 @@ PENDING = b'"pending_webhooks": '
 
 @dataclass(slots=True)
 class Record:
-    """One event; `awaited` counts the endpoints that have not taken it yet."""
+    """One event; `awaiting` are the endpoints that have not taken it yet."""
 
     id: str
     type: str
@@ -24,13 +24,12 @@ class Record:
     told_as: int
     intent_id: str
     bodies: dict[str, tuple[bytes, bytes]]
-    awaited: int = 0
-    taken_by: set[tuple[str, str]] = field(default_factory=set)
+    awaiting: set[tuple[str, str]] = field(default_factory=set)
 
     def body(self, version: str) -> bytes:
         """The event as JSON, with the number of endpoints that still wait for it right now."""
         head, tail = self.bodies.get(version) or self.bodies[API_VERSION]
-        return b"%b%d%b" % (head, self.awaited, tail)
+        return b"%b%d%b" % (head, len(self.awaiting), tail)
 
     @property
     def moment(self) -> tuple[int, int]:
