@@ -50,6 +50,7 @@ class JarNotAsLocked(EmbeddedFault):
             "it was refused; the Maven repository in use serves something else"
         )
         self.jar = jar
+        self.expected_sha256 = expected_sha256
 
 
 class JarsUnavailable(EmbeddedFault):

@@ -163,6 +163,8 @@ class EmbeddedKafka:
             *self.jvm_options,
             "-XX:+ExitOnOutOfMemoryError",
             "-Djava.awt.headless=true",
+            # It would be a file in the machine's /tmp, wherever java.io.tmpdir points.
+            "-XX:-UsePerfData",
             f"-Djava.io.tmpdir={self.data_dir / 'tmp'}",
             f"-Dlog4j2.configurationFile={self.data_dir / 'log4j2.properties'}",
             *("-cp", ":".join(str(jar) for jar in jars.class_path())),

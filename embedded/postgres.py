@@ -39,6 +39,8 @@ PORT_ATTEMPTS = 3
 SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
+    # In the data folder, so that a kill leaves nothing in the machine's shared memory.
+    "dynamic_shared_memory_type": "mmap",
     "max_connections": "200",
     "shared_buffers": "256MB",
     "max_wal_size": "1GB",

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ TETHER = Path(__file__).with_name("tether.py")
 # The kernel counts start times in ticks since boot; two readings of one process differ by less.
 SAME_START_SECONDS = 2.0
 KILL_WAIT_SECONDS = 10.0
+POLL_SECONDS = 0.02
 SUPERVISOR = 0
 
 
@@ -54,14 +56,12 @@ class ProcessMark:
 
     def wait_gone(self, timeout_seconds: float) -> bool:
         """True once it is gone, False when it is still there after the timeout."""
-        if not self.is_alive():
-            return True
-        try:
-            psutil.Process(self.pid).wait(timeout_seconds)
-        except psutil.TimeoutExpired:
-            return not self.is_alive()
-        except psutil.NoSuchProcess:
-            return True
+        # Polled: psutil's own wait would reap a child behind its Popen's back.
+        deadline = time.monotonic() + timeout_seconds
+        while self.is_alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
         return True
 
 

@@ -41,7 +41,10 @@ def group_of(user: str) -> int:
 
 def reachable_data_dir(wanted: Path, user: str) -> Path:
     """`wanted`, or a folder of the same identity under /var/lib when `wanted` lies in a private folder."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderNotUsable(wanted.parent, str(error.strerror)) from error
     if can_reach(wanted.parent, user):
         return wanted
     identity = hashlib.sha256(str(wanted.resolve()).encode()).hexdigest()[:16]
