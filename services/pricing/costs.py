@@ -153,10 +153,14 @@ async def prices_for(session: AsyncSession, subjects: Iterable[Subject]) -> Pric
     wanted = {
         line.variant_id for s in subjects for line in s.lines() if line.unit_price_minor is None
     }
+    return await current_prices(session, wanted)
+
+
+async def current_prices(session: AsyncSession, variants: Collection[UUID]) -> Prices:
     prices: dict[str, dict[UUID, int]] = {}
-    if wanted:
+    if variants:
         columns = (ProductVariant.currency, ProductVariant.id, ProductVariant.price_minor)
-        found = await session.execute(select(*columns).where(ProductVariant.id.in_(wanted)))
+        found = await session.execute(select(*columns).where(ProductVariant.id.in_(variants)))
         for currency, variant_id, price_minor in found:
             prices.setdefault(currency, {})[variant_id] = price_minor
     return prices
@@ -171,24 +175,38 @@ async def reprice(
     """
     subjects = [Subject.model_validate(row) for row in await lock_rows(session, whys)]
     prices = await prices_for(session, subjects)
-    found = (_change(subject, current, prices, whys[subject.id]) for subject in subjects)
-    changes = [change for change in found if change]
+    changes: list[CostChange] = []
+    unchanged: list[tuple[Subject, Box]] = []
+    for subject in subjects:
+        why = whys[subject.id]
+        version = current.at(why.at)
+        if version is None or subject.unpriceable():
+            reason = subject.unpriceable() or "no price version is in force"
+            logger.info("subscription not priced", subscription_id=str(subject.id), reason=reason)
+            continue
+        box = subject.box(prices)
+        kind = kind_of_change(subject.cost_breakdown, box)
+        if kind is None:
+            unchanged.append((subject, box))
+            continue
+        new, since = cost(version.terms, box), max(why.at, version.effective_from)
+        changes.append(CostChange(subject, version.number, new, kind, since, why))
+    await _refill(session, unchanged)
     await record(session, changes)
     return changes
 
 
-def _change(subject: Subject, current: Current, prices: Prices, why: Why) -> CostChange | None:
-    version = current.at(why.at)
-    reason = "no price version is in force" if version is None else subject.unpriceable()
-    if version is None or reason:
-        logger.info("subscription not priced", subscription_id=str(subject.id), reason=reason)
-        return None
-    box = subject.box(prices)
-    kind = kind_of_change(subject.cost_breakdown, box)
-    if kind is None:
-        return None
-    new = cost(version.terms, box)
-    return CostChange(subject, version.number, new, kind, max(why.at, version.effective_from), why)
+async def _refill(session: AsyncSession, boxes: Iterable[tuple[Subject, Box]]) -> None:
+    """Note again what a box was priced at, where the storefront rewrote its lines without prices."""
+    rows = [
+        {"id": str(subject.id), "variants": [line.model_dump(mode="json") for line in box.variants]}
+        for subject, box in boxes
+        if any(line.unit_price_minor is None for line in subject.variants)
+    ]
+    if rows:
+        await session.execute(_HOLD_TRIGGER)
+        await session.execute(_REFILL, {"rows": orjson.dumps(rows).decode()})
+        await session.execute(_RELEASE_TRIGGER)
 
 
 async def record(session: AsyncSession, changes: Sequence[CostChange]) -> None:
@@ -286,6 +304,11 @@ INSERT INTO subscription_revisions AS r (subscription_id, revision)
 SELECT id, 1 FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id
 ON CONFLICT (subscription_id) DO UPDATE SET revision = r.revision + 1
 RETURNING r.subscription_id, r.revision
+""")
+
+_REFILL = text("""
+UPDATE public.subscriptions AS s SET variants = r.variants
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, variants jsonb) WHERE s.id = r.id
 """)
 
 _STAMP = text("""

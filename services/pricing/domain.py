@@ -17,13 +17,20 @@ from decimal import Decimal
 from typing import Literal, assert_never
 from uuid import UUID
 
-from shared.errors import InvalidInput
-from shared.events import BillingInterval, BoxLine, CostBreakdown, VariantLine
+from shared.errors import Conflict, InvalidInput
+from shared.events import (
+    BillingInterval,
+    BoxLine,
+    CostBreakdown,
+    SubscriptionStatus,
+    VariantLine,
+)
 from shared.money import round_minor
 
 # The largest integer that every JSON reader holds exactly; PostgreSQL's bigint is far above it.
 MAX_AMOUNT_MINOR = 2**53 - 1
 
+Action = Literal["pause", "resume", "cancel"]
 CostKind = Literal["created", "variants", "delivery", "config", "discount"]
 
 
@@ -45,6 +52,10 @@ class DiscountBelowZero(InvalidInput):
 
 class AmountTooLarge(InvalidInput):
     title = "The amount is larger than farebox bills"
+
+
+class NotInThisState(Conflict):
+    title = "The subscription is not in a state for this"
 
 
 @dataclass(frozen=True)
@@ -179,6 +190,21 @@ def end_of_period(anchor: datetime, interval: BillingInterval, number: int = 1) 
             return _months_later(anchor, 12 * number)
         case _:
             assert_never(interval)
+
+
+def status_after(action: Action, status: SubscriptionStatus) -> SubscriptionStatus:
+    """Raises NotInThisState: what is canceled stays so, and nothing is paused twice."""
+    match (action, status):
+        case ("pause", "active"):
+            return "paused"
+        case ("resume", "paused"):
+            return "active"
+        case ("cancel", "active" | "paused"):
+            return "canceled"
+        case _:
+            raise NotInThisState(
+                f"cannot {action} it: the subscription is {status}", action=action, status=status
+            )
 
 
 def plain(number: Decimal) -> Decimal:

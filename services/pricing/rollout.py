@@ -53,6 +53,7 @@ class RolloutNotStarted(NotFound):
 class Progress:
     """How far a rollout is; `outcomes` and `todo` add up to `listed`."""
 
+    price_version: int
     status: str
     listed: int
     todo: int
@@ -123,6 +124,7 @@ async def progress(session: AsyncSession, version: int) -> Progress:
     )
     counts: dict[str | None, int] = dict((await session.execute(statement)).all())
     return Progress(
+        price_version=version,
         status=rollout.status,
         listed=sum(counts.values()),
         todo=counts.get(None, 0),

@@ -1,0 +1,10 @@
+"""HTTP in: price versions, quotes and subscriptions.  Every route asks for a key with its scope."""
+
+from fastapi import APIRouter
+
+from services.pricing.api import configs, quotes, subscriptions
+
+router = APIRouter()
+router.include_router(configs.router)
+router.include_router(quotes.router)
+router.include_router(subscriptions.router)

@@ -1,0 +1,27 @@
+"""Who may use a route, and what a change made through it says of who made it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends
+
+from services.pricing.costs import Why
+from shared.auth import Caller, require
+from shared.web import Now, RequestCause
+
+
+def acts(scope: str) -> Callable[..., Awaitable[Why]]:
+    """A dependency that admits callers with `scope` and says who changes something, when and by which request."""
+
+    async def why(
+        caller: Annotated[Caller, Depends(require(scope))], now: Now, cause: RequestCause
+    ) -> Why:
+        return Why(caller.name, cause, now)
+
+    return why
+
+
+PRICING_READ = Depends(require("pricing:read"))
+SUBSCRIPTIONS_READ = Depends(require("subscriptions:read"))
+PricingWriter = Annotated[Why, Depends(acts("pricing:write"))]
+SubscriptionsWriter = Annotated[Why, Depends(acts("subscriptions:write"))]

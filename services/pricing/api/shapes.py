@@ -1,0 +1,85 @@
+"""What requests and answers of pricing's API are made of."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Generic, TypeVar
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+from shared.events import BoxLine
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500  # a page that a browser and a log line still carry
+MAX_LINES = 100  # of a box; one basket, not a catalogue
+# Outside these an instant is a slip, and PostgreSQL and Python disagree on how far they reach.
+FIRST = datetime(2000, 1, 1, tzinfo=UTC)
+LAST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _sane(at: datetime) -> datetime:
+    if not FIRST <= at <= LAST:
+        raise ValueError(f"write a time between {FIRST.year} and {LAST.year}")
+    return at
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_sane)]
+# One line of text that PostgreSQL can hold and a log line shows as it is.
+Text = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$"
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+AfterVersion = Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")]
+AfterLine = Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the page before")]
+AfterId = Annotated[UUID | None, Query(description="`next` of the page before")]
+
+
+class Input(BaseModel):
+    """A field farebox does not know is a mistake, not noise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class View(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Page(BaseModel, Generic[T]):
+    """`next` is the `after` of the following page; none on the last."""
+
+    items: list[T]
+    next: str | None
+
+
+class Line(Input):
+    """A product variant, at its current price."""
+
+    variant_id: UUID
+    quantity: int = Field(ge=1, le=10_000)
+
+
+def _each_once(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    if len({line.variant_id for line in lines}) < len(lines):
+        raise ValueError("a variant stands in the box twice; add up the quantities")
+    return lines
+
+
+Lines = Annotated[
+    tuple[Line, ...], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_each_once)
+]
+
+
+def box_lines(lines: tuple[Line, ...]) -> tuple[BoxLine, ...]:
+    return tuple(BoxLine(variant_id=line.variant_id, quantity=line.quantity) for line in lines)
