@@ -25,7 +25,7 @@ class PaymentFact(Base):
     revision: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
     state: Mapped[dict[str, Any]] = mapped_column(JSONB)  # the fact's body
-    days: Mapped[dict[str, Any]] = mapped_column(JSONB)  # day -> measure -> amount, as counted in
+    days: Mapped[dict[str, Any]] = mapped_column(JSONB)  # "day currency" -> measure, as counted in
 
 
 class PaymentDay(Base):
@@ -48,9 +48,16 @@ class PaymentDay(Base):
         BigInteger, Computed("gross_minor - refunded_minor - disputed_minor", persisted=True)
     )
 
+    @classmethod
+    def empty(cls, day: date, currency: str) -> "PaymentDay":
+        """A day on which nobody paid; it is shown, not stored."""
+        counts = dict.fromkeys(("attempts", "attempts_succeeded", "attempts_failed"), 0)
+        money = dict.fromkeys(("gross_minor", "refunded_minor", "disputed_minor"), 0)
+        return cls(day=day, currency=currency, failures={}, received_count=0, **counts, **money)
+
 
 class SubscriptionFact(Base):
-    """One revision heard of a subscription: its days are recomputed from all of them."""
+    """One revision heard of a subscription, and what it changed against the revision before."""
 
     __tablename__ = "subscription_facts"
     __table_args__ = (SCHEMA,)
@@ -60,16 +67,27 @@ class SubscriptionFact(Base):
     type: Mapped[str]
     occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     state: Mapped[dict[str, Any]] = mapped_column(JSONB)  # the fact's body
+    days: Mapped[dict[str, Any]] = mapped_column(JSONB)  # "day currency" -> measure, as counted in
 
 
-class SubscriptionContribution(Base):
-    """What one subscription adds to each day, as counted in."""
+class SubscriptionHead(Base):
+    """The newest revision heard of each subscription; whoever counts one holds this row."""
 
-    __tablename__ = "subscription_contributions"
+    __tablename__ = "subscription_heads"
     __table_args__ = (SCHEMA,)
 
     subscription_id: Mapped[UUID] = mapped_column(primary_key=True)
-    days: Mapped[dict[str, Any]] = mapped_column(JSONB)  # day -> currency -> measure -> amount
+    revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class Calendar(Base):
+    """The time zone whose days everything is counted in: one row, written once by the first worker."""
+
+    __tablename__ = "calendar"
+    __table_args__ = (CheckConstraint("id = 1", name="one"), SCHEMA)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, server_default=text("1"))
+    time_zone: Mapped[str]
 
 
 class SubscriptionDay(Base):
