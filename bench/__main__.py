@@ -4,7 +4,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from embedded.processes import interrupt_on_termination
 NAMES = ("outbox_relay",)
 RESULTS = Path(__file__).with_name("results.json")
 
-Bench = Callable[[Ground], Awaitable[Result]]
+Bench = Callable[[Ground], Coroutine[None, None, Result]]
 
 
 def main(arguments: list[str]) -> int:

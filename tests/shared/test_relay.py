@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from shared.db import Sessions, create_engine, create_sessions, plain_url
 from shared.events import Event
@@ -137,7 +137,7 @@ async def test_an_owner_that_stalls_loses_the_lease_and_its_late_batch_is_the_sa
 ) -> None:
     facts = [payment() for _ in range(5)]
     await stage(sessions, *facts)
-    connection = await relay._connected()
+    connection = (await relay._connected()).connection
     assert await relay.run_once() == 5
     await connection.execute("UPDATE outbox SET published_at = NULL")  # it stalled before marking
     await connection.execute("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'")
@@ -219,3 +219,43 @@ async def test_a_relay_whose_broker_is_away_keeps_the_rows_and_says_so(
     async with sessions() as session:
         waiting = select(func.count()).where(OutboxMessage.published_at.is_(None))
         assert await session.scalar(waiting) == 1
+
+
+async def test_a_backlog_of_many_loads_is_sent_at_one_go_and_each_fact_once(
+    sessions: Sessions,
+    relay: Relay,
+    kafka_servers: str,
+    topics: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.relay.BATCH_ROWS", 7)
+    monkeypatch.setattr("shared.relay.LOADS_AT_ONCE", 3)
+    facts = [payment() for _ in range(50)]
+    await stage(sessions, *facts)
+
+    assert [await relay.run_once() for _ in range(4)] == [21, 21, 8, 0]
+
+    ids = [h["ce_id"] for h in await sent(kafka_servers, topics)]
+    assert sorted(ids) == sorted(str(fact.id) for fact in facts)
+
+
+async def test_what_could_not_be_read_ahead_does_not_unsend_what_went_before(
+    sessions: Sessions,
+    relay: Relay,
+    kafka_servers: str,
+    topics: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.relay.BATCH_ROWS", 2)
+    monkeypatch.setattr("shared.relay.SEND_TIMEOUT_SECONDS", 1)
+    facts = [payment() for _ in range(4)]
+    await stage(sessions, *facts)
+    async with sessions.begin() as session:
+        homeless = update(OutboxMessage).where(OutboxMessage.id == facts[3].id)
+        await session.execute(homeless.values(aggregatetype="nowhere"))
+
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await relay.run_once()
+
+    assert len(await sent(kafka_servers, topics)) == 2
