@@ -61,7 +61,8 @@ def upgrade() -> None:
     if not online or not sa.inspect(op.get_bind()).has_schema("pricing"):
         for schema in SCHEMAS:
             op.execute(f"CREATE SCHEMA {schema}")
-        _create_pricing()
+        _create_pricing_configs()
+        _create_cost_history()
         _create_payments()
         _create_loyalty()
         _create_analytics()
@@ -104,7 +105,7 @@ def _columns() -> tuple[sa.Column[Any], ...]:
     )
 
 
-def _create_pricing() -> None:
+def _create_pricing_configs() -> None:
     op.create_table(
         "pricing_configs",
         sa.Column("version", sa.Integer(), sa.Identity(), primary_key=True),
@@ -137,6 +138,9 @@ def _create_pricing() -> None:
         ),
         schema="pricing",
     )
+
+
+def _create_cost_history() -> None:
     op.create_table(
         "subscription_cost_history",
         sa.Column("id", sa.BigInteger(), sa.Identity(), primary_key=True),
