@@ -173,7 +173,9 @@ class EmbeddedKafka:
     def _format(self, java: list[str], settings: Path) -> None:
         shutil.rmtree(self.data_dir / "logs", ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(settings)]
+        arguments = ["kafka.tools.StorageTool", "format"]
+        # One argument: an id may begin with a dash.
+        arguments += [f"--cluster-id={cluster_id}", "-c", str(settings)]
         command = processes.tethered([*java, *arguments], signal.SIGKILL, os.getpid())
         made = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_SECONDS
