@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -96,10 +98,37 @@ def test_two_at_once_take_turns_and_the_second_finds_it_done(
     assert "waiting for it" in capfd.readouterr().out
 
 
-def test_a_package_that_is_not_pinned_by_hash_is_refused(project: Path) -> None:
-    (project / "requirements" / "demo.txt").write_text("tzdata==2026.6\n")
+def make_wheel(folder: Path) -> str:
+    """A package of nothing in `folder`; returns its sha256."""
+    path = folder / "nothing-1.0-py3-none-any.whl"
+    meta = "nothing-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{meta}/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{meta}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{meta}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_without_a_network_a_folder_of_wheels_will_do(project: Path, tmp_path: Path) -> None:
+    digest = make_wheel(tmp_path)
+    pins = project / "requirements" / "demo.txt"
+    pins.write_text(f"nothing==1.0 --hash=sha256:{digest}\n")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    assert install.ensure(project, "demo", os.environ | offline)
+    assert list((project / ".venv").glob("lib/*/site-packages/nothing-1.0.dist-info"))
+
+
+@pytest.mark.parametrize("pin", ["nothing==1.0", f"nothing==1.0 --hash=sha256:{'0' * 64}"])
+def test_a_package_without_its_hash_or_with_another_is_refused(
+    pin: str, project: Path, tmp_path: Path
+) -> None:
+    make_wheel(tmp_path)
+    (project / "requirements" / "demo.txt").write_text(f"{pin}\n")
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
     with pytest.raises(CannotInstall, match="PIP_INDEX_URL"):
-        install.ensure(project, "demo", os.environ | {"PIP_NO_INDEX": "1"})
+        install.ensure(project, "demo", os.environ | offline)
     assert not install.is_current(project, "demo")
 
 
