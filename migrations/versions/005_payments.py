@@ -70,7 +70,13 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_error", sa.String()),
         sa.Column("answered_at", sa.DateTime(timezone=True)),
-        sa.UniqueConstraint("subject", "phase", "second"),
+        sa.Index(
+            "uq_stripe_questions_open",
+            "subject",
+            "reason",
+            unique=True,
+            postgresql_where=sa.text("answered_at IS NULL"),
+        ),
         sa.Index(
             "ix_stripe_questions_due",
             "ask_after",

@@ -10,7 +10,6 @@ from sqlalchemy import (
     DateTime,
     Identity,
     Index,
-    UniqueConstraint,
     func,
     text,
 )
@@ -125,7 +124,14 @@ class StripeQuestion(Base):
 
     __tablename__ = "stripe_questions"
     __table_args__ = (
-        UniqueConstraint("subject", "phase", "second"),
+        # What is asked already is not asked twice; a later second takes the place of an earlier.
+        Index(
+            "uq_stripe_questions_open",
+            "subject",
+            "reason",
+            unique=True,
+            postgresql_where=text("answered_at IS NULL"),
+        ),
         Index("ix_stripe_questions_due", "ask_after", postgresql_where=text("answered_at IS NULL")),
         SCHEMA,
     )

@@ -21,9 +21,14 @@ from services.payments.domain import (
 )
 from services.payments.domain.state import PaymentState
 from shared.events import PaymentStatus
-from tests.payments.lives import SUBSCRIPTION, USER, every_life, facts_of, fold, fold_in_two
+from tests.payments.lives import (
+    every_life,
+    facts_of,
+    fold,
+    fold_in_two,
+    shuffled,
+)
 from tests.payments.lives import played as play_lives
-from tests.payments.lives import shuffled
 
 PERMUTED_WHOLE = 6  # facts: 720 orders; beyond that orders are drawn
 
@@ -98,8 +103,7 @@ def told(status: PaymentStatus, second: int, event_id: str, rank: int = 3) -> Fo
 
 
 def answer(status: PaymentStatus, second: int) -> Fold:
-    fold_of_it = told(status, second, "farebox_1", ANSWER_RANK)
-    return fold_of_it
+    return told(status, second, "farebox_1", ANSWER_RANK)
 
 
 def test_an_answer_settles_the_tie_it_was_asked_about_whenever_the_rest_arrives() -> None:

@@ -141,6 +141,7 @@ class StripeFact:
     charge: str | None
     charges: tuple[str, ...]
     tells: Fold
+    is_answer: bool = False
 
 
 _FOLDS = TypeAdapter(Fold)

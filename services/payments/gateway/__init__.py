@@ -1,15 +1,13 @@
 """Stripe's door: the only room that knows Stripe's client, its shapes and its names."""
 
 from services.payments.gateway.client import (
-    Question,
     StripeAway,
     StripeClient,
     UnknownToStripe,
     answer_body,
-    charge_subject,
-    payment_subject,
 )
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
+from services.payments.gateway.question import Question, charge_subject, payment_subject
 from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Nothing, Thin, Understood, translate
 

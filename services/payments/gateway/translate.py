@@ -24,7 +24,8 @@ from services.payments.domain import (
 from services.payments.domain.fold import REFUND_RANKS
 from services.payments.domain.state import HOLDING
 from services.payments.gateway import shapes
-from services.payments.gateway.envelope import THIN
+from services.payments.gateway.envelope import THIN, Envelope, open_envelope
+from services.payments.gateway.question import Question, is_subject
 from shared.errors import NotUnderstood
 from shared.events import PaymentStatus
 from shared.money import currency_code, from_stripe
@@ -46,7 +47,6 @@ PAYMENT_LINK_RANK = 1
 CHARGE_LINK_RANK = 0
 # Metadata may be 500 characters long; an operator needs to recognise it, not to read it all.
 MAX_LINK_LENGTH = 100
-FETCHED = ("/v1/payment_intents/", "/v1/charges/", "/v1/refunds/", "/v1/disputes/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Thin:
-    """An event that only says which object to ask Stripe about; `subject` is its path."""
+    """An event that only says which object to ask Stripe about."""
 
-    subject: str
+    question: Question
 
 
 Understood = StripeFact | Nothing | Thin
@@ -72,7 +72,7 @@ def translate(body: bytes) -> Understood:
     try:
         raw = orjson.loads(body)
         if raw.get("object") == THIN:
-            return _thin(raw.get("related_object"))
+            return _thin(open_envelope(body), raw.get("related_object"))
         event = shapes.Event.model_validate(raw)
         content = raw["data"]["object"]
         match content.get("object"):
@@ -95,10 +95,11 @@ def translate(body: bytes) -> Understood:
         raise NotUnderstood(f"not a Stripe event: {error!r}") from error
 
 
-def _thin(related: object) -> Thin | Nothing:
+def _thin(event: Envelope, related: object) -> Thin | Nothing:
     url = related.get("url") if isinstance(related, dict) else None
-    if isinstance(url, str) and url.startswith(FETCHED):
-        return Thin(url)
+    if isinstance(url, str) and is_subject(url):
+        second = int(event.created_at.timestamp())
+        return Thin(Question(url, 0, second, event.livemode, event.account))
     return Nothing("a thin event about nothing of a payment's money")
 
 
@@ -127,7 +128,14 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
     if intent.latest_charge:
         named.add(intent.latest_charge)
     return StripeFact(
-        event.id, event.type, event.created, intent.id, None, tuple(sorted(named)), tells
+        event.id,
+        event.type,
+        event.created,
+        intent.id,
+        None,
+        tuple(sorted(named)),
+        tells,
+        is_answer=asked is not None,
     )
 
 

@@ -1,0 +1,231 @@
+"""Payments over HTTP: what is true of each, the Stripe facts it came from, and what became of every event."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, Select, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.payments.domain import Fold, decode
+from services.payments.fold_records import moment
+from services.payments.models import PaymentIntent, StripeEvent
+from shared.auth import require
+from shared.errors import InvalidInput, NotFound
+from shared.events import PaymentStatus
+from shared.web import Session
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500  # a page that a browser and a log line still carry
+# A payment has some ten facts; one that has more than this is looked at in the database.
+MAX_FACTS = 500
+
+router = APIRouter(
+    tags=["payments"], dependencies=[Depends(require("payments:read", always=False))]
+)
+
+
+class View(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class PaymentView(View):
+    """Amounts in minor units; `anomaly` is what contradicts itself and needs an operator."""
+
+    id: UUID
+    stripe_id: str
+    user_id: UUID | None
+    subscription_id: UUID | None
+    status: PaymentStatus
+    currency: str
+    amount_minor: int
+    capturable_minor: int
+    received_minor: int
+    refunded_minor: int
+    disputed_minor: int
+    fee_minor: int | None
+    failure_code: str | None
+    created_at: datetime
+    succeeded_at: datetime | None
+    canceled_at: datetime | None
+    anomaly: str | None
+    revision: int
+
+
+class StripeFactView(BaseModel):
+    event_id: str
+    type: str
+    created_at: datetime
+    received_at: datetime
+    status: str
+
+
+class RefundView(BaseModel):
+    id: str
+    status: str
+    amount_minor: int
+    created_at: datetime
+
+
+class DisputeView(BaseModel):
+    """`withdrawn_minor` is what is gone now: nothing for an inquiry, nothing once the dispute was won."""
+
+    id: str
+    status: str
+    withdrawn_minor: int
+
+
+class PaymentDetail(PaymentView):
+    stripe_facts: list[StripeFactView]
+    refunds: list[RefundView]
+    disputes: list[DisputeView]
+
+
+class PaymentPage(BaseModel):
+    """Newest first; `next` is the `after` of the following page, none on the last."""
+
+    items: list[PaymentView]
+    next: UUID | None
+
+
+class StripeEventView(View):
+    """`detail` is why it was ignored or parked, or what it waits for."""
+
+    id: str
+    type: str
+    api_version: str | None
+    livemode: bool
+    account: str | None
+    created_at: datetime
+    received_at: datetime
+    processed_at: datetime | None
+    status: str
+    detail: str | None
+    waiting_for: str | None
+    payment_id: UUID | None
+
+
+class Filters(BaseModel):
+    """What a list of payments is narrowed to."""
+
+    stripe_id: str | None = None
+    user_id: UUID | None = None
+    subscription_id: UUID | None = None
+    status: PaymentStatus | None = None
+    unlinked: bool = False
+
+
+@router.get("/payments")
+async def list_payments(
+    session: Session,
+    only: Annotated[Filters, Depends()],
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    after: Annotated[UUID | None, Query(description="`next` of a page")] = None,
+) -> PaymentPage:
+    """Payments, newest first; `unlinked=true` gives those that name neither user nor subscription."""
+    statement = _filtered(only)
+    if after is not None:
+        statement = statement.where(await _below(session, after))
+    found = list(await session.scalars(statement.limit(limit + 1)))
+    items = [PaymentView.model_validate(payment) for payment in found[:limit]]
+    return PaymentPage(items=items, next=items[-1].id if len(found) > limit else None)
+
+
+@router.get("/payments/{payment_id}")
+async def show_payment(payment_id: UUID, session: Session) -> PaymentDetail:
+    """One payment with its refunds, its disputes and the Stripe facts it came from."""
+    payment = await session.get(PaymentIntent, payment_id)
+    if payment is None:
+        raise NotFound(f"there is no payment {payment_id}", payment_id=str(payment_id))
+    facts = await session.scalars(
+        select(StripeEvent)
+        .where(StripeEvent.stripe_payment_id == payment.stripe_id)
+        .order_by(StripeEvent.stripe_created_at, StripeEvent.position)
+        .limit(MAX_FACTS)
+    )
+    folded = decode(orjson.dumps(payment.fold))
+    return PaymentDetail(
+        **PaymentView.model_validate(payment).model_dump(),
+        stripe_facts=[_fact_view(fact) for fact in facts],
+        refunds=_refund_views(folded),
+        disputes=_dispute_views(folded),
+    )
+
+
+@router.get("/stripe-events/{event_id}")
+async def show_stripe_event(event_id: str, session: Session) -> StripeEventView:
+    """What became of one event: received, applied, ignored or parked, and why."""
+    event = await session.scalar(select(StripeEvent).where(StripeEvent.id == event_id))
+    if event is None:
+        raise NotFound(f"no event {event_id} was ever received", event_id=event_id)
+    payment_id = await session.scalar(
+        select(PaymentIntent.id).where(PaymentIntent.stripe_id == event.stripe_payment_id)
+    )
+    return StripeEventView(
+        id=event.id,
+        type=event.type,
+        api_version=event.api_version,
+        livemode=event.livemode,
+        account=event.account,
+        created_at=event.stripe_created_at,
+        received_at=event.received_at,
+        processed_at=event.processed_at,
+        status=event.status,
+        detail=event.detail,
+        waiting_for=event.waiting_for,
+        payment_id=payment_id,
+    )
+
+
+def _filtered(only: Filters) -> Select[PaymentIntent]:
+    wanted = {name: value for name, value in only.model_dump().items() if value is not None}
+    unlinked = wanted.pop("unlinked")
+    statement = select(PaymentIntent).filter_by(**wanted)
+    if unlinked:
+        statement = statement.filter_by(user_id=None, subscription_id=None)
+    return statement.order_by(PaymentIntent.created_at.desc(), PaymentIntent.id.desc())
+
+
+async def _below(session: AsyncSession, after: UUID) -> ColumnElement[bool]:
+    created_at = await session.scalar(
+        select(PaymentIntent.created_at).where(PaymentIntent.id == after)
+    )
+    if created_at is None:
+        raise InvalidInput(f"`after` names no payment: {after}", after=str(after))
+    return tuple_(PaymentIntent.created_at, PaymentIntent.id) < (created_at, after)
+
+
+def _fact_view(fact: StripeEvent) -> StripeFactView:
+    return StripeFactView(
+        event_id=fact.id,
+        type=fact.type,
+        created_at=fact.stripe_created_at,
+        received_at=fact.received_at,
+        status=fact.status,
+    )
+
+
+def _refund_views(folded: Fold) -> list[RefundView]:
+    return [
+        RefundView(
+            id=refund_id,
+            status=refund.status,
+            amount_minor=refund.amount_minor,
+            created_at=moment(refund.created),
+        )
+        for refund_id, refund in sorted(folded.refunds.items())
+    ]
+
+
+def _dispute_views(folded: Fold) -> list[DisputeView]:
+    return [
+        DisputeView(
+            id=dispute_id,
+            status=dispute.told[2],
+            withdrawn_minor=sum(moved.amount_minor for moved in dispute.moved.values()),
+        )
+        for dispute_id, dispute in sorted(folded.disputes.items())
+    ]

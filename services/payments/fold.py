@@ -1,0 +1,321 @@
+"""Raw Stripe events become payments: read in order, joined to what is known, announced where the state changed.
+
+One batch is one transaction.  A batch that fails is halved until its culprit stands alone and is parked; what the
+database or the network did passes and is tried again.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from services.payments import fold_records as records
+from services.payments.domain import (
+    Fold,
+    PaymentState,
+    StripeFact,
+    is_undecided,
+    merge,
+    state,
+    unlinked_reasons,
+)
+from services.payments.fold_records import RawEvent, Row, Stored, Verdict, Wanted
+from services.payments.gateway import (
+    Nothing,
+    Question,
+    Thin,
+    Understood,
+    charge_subject,
+    payment_subject,
+    translate,
+)
+from shared import lease, log
+from shared.clock import Clock
+from shared.errors import FareboxError, Unavailable
+from shared.events import MoneyMovement, PaymentChanged, derived_id
+from shared.faults import is_transient
+from shared.trace import Cause
+
+LEASE = "fold"
+# The effects of more events than this in one transaction hold row locks too long.
+BATCH_EVENTS = 500
+# Once this long has passed since a fact came, its second is over at Stripe, and the answer tells what was last in it.
+SECOND_IS_OVER = timedelta(seconds=3)
+# What a charge or a payment is waited for, most often comes by itself within seconds.
+COMES_BY_ITSELF = timedelta(seconds=60)
+
+logger = log.get("fold")
+
+
+@dataclass
+class Batch:
+    """What one batch is about to record."""
+
+    now: datetime
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    charges: dict[str, str | None] = field(default_factory=dict)
+    facts: dict[str, list[tuple[RawEvent, StripeFact]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    rows: list[Row] = field(default_factory=list)
+    changes: list[tuple[PaymentChanged, Cause]] = field(default_factory=list)
+    wanted: dict[tuple[str, str], Wanted] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One owner's turn at folding."""
+
+    connection: asyncpg.Connection
+    holder: str
+    now: datetime
+
+
+async def run_once(pool: asyncpg.Pool, holder: str, clock: Clock) -> int:
+    """Fold the next batch; returns how many events it took, 0 when there are none or another worker folds."""
+    async with pool.acquire() as connection:
+        positions = [row["position"] for row in await connection.fetch(records.NEXT, BATCH_EVENTS)]
+        # An idle folder takes no lease: each taking is a write.
+        if not positions or await lease.take(connection, LEASE, holder) is None:
+            return 0
+        await _fold(Turn(connection, holder, clock()), positions)
+    return len(positions)
+
+
+async def _fold(turn: Turn, positions: Sequence[int]) -> None:
+    try:
+        async with turn.connection.transaction():
+            await _require_lease(turn)
+            await _fold_together(turn, positions)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        if len(positions) == 1:
+            await _park(turn, positions[0], error)
+            return
+        middle = len(positions) // 2
+        await _fold(turn, positions[:middle])
+        await _fold(turn, positions[middle:])
+
+
+async def _require_lease(turn: Turn) -> None:
+    """Nobody can take the lease over until this transaction ends; an owner that lost it must not write."""
+    if await turn.connection.fetchval(records.HOLD, LEASE, turn.holder) is None:
+        raise Unavailable(f"{turn.holder} has lost the lease {LEASE}")
+
+
+async def _fold_together(turn: Turn, positions: Sequence[int]) -> None:
+    connection = turn.connection
+    found = await connection.fetch(records.READ, positions)
+    events = [
+        RawEvent(each["position"], each["id"], each["body"], each["traceparent"]) for each in found
+    ]
+    batch = Batch(turn.now)
+    # 500 bodies take some 20 ms to read: long enough to give other tasks a turn.
+    understood = []
+    for index, event in enumerate(events):
+        understood.append((event, _understand(batch, event)))
+        if index % 100 == 99:
+            await asyncio.sleep(0)
+    await _assign(connection, batch, understood)
+    stored = await records.load(connection, batch.facts)
+    for payment, facts in batch.facts.items():
+        _fold_payment(batch, payment, facts, stored.get(payment))
+    await _record(connection, batch)
+
+
+def _understand(batch: Batch, event: RawEvent) -> Understood | None:
+    try:
+        return translate(event.body)
+    except FareboxError as error:
+        batch.verdicts[event.position] = Verdict("parked", detail=error.detail)
+        logger.warning("stripe event parked", event_id=event.id, reason=error.detail)
+        return None
+
+
+async def _assign(
+    connection: asyncpg.Connection,
+    batch: Batch,
+    understood: Sequence[tuple[RawEvent, Understood | None]],
+) -> None:
+    """Give each fact to its payment; one that names only a charge may have to wait until that is known."""
+    for _, said in understood:
+        if isinstance(said, StripeFact) and said.payment is not None:
+            batch.charges |= dict.fromkeys(said.charges, said.payment)
+        elif isinstance(said, Nothing) and said.lonely_charge:
+            batch.charges.setdefault(said.lonely_charge, None)
+    named = {
+        said.charge
+        for _, said in understood
+        if isinstance(said, StripeFact) and said.payment is None and said.charge
+    }
+    known = await records.known_charges(connection, named - batch.charges.keys()) | batch.charges
+    for event, said in understood:
+        match said:
+            case StripeFact():
+                _assign_fact(batch, event, said, known)
+            case Nothing(reason=reason):
+                batch.verdicts[event.position] = Verdict("ignored", detail=reason)
+            case Thin(question=question):
+                detail = "a thin event: what it is about is being fetched"
+                _wait(batch, event, question.subject, detail)
+                _want(batch, question, "a thin event", SECOND_IS_OVER)
+            case None:
+                pass
+
+
+def _assign_fact(
+    batch: Batch, event: RawEvent, fact: StripeFact, known: dict[str, str | None]
+) -> None:
+    charge = fact.charge or ""
+    payment = fact.payment or known.get(charge)
+    if payment is not None:
+        batch.facts[payment].append((event, fact))
+    elif charge in known:
+        detail = f"{charge} was made without a PaymentIntent"
+        batch.verdicts[event.position] = Verdict("ignored", detail=detail)
+    else:
+        _wait(batch, event, charge, f"whose payment {charge} is, is not known yet")
+        subject = charge_subject(charge)
+        _want(batch, _question(subject, fact), records.WHOSE_PAYMENT, COMES_BY_ITSELF)
+
+
+def _fold_payment(
+    batch: Batch, payment: str, facts: Sequence[tuple[RawEvent, StripeFact]], stored: Stored | None
+) -> None:
+    folded = stored.fold if stored else Fold()
+    for _, fact in facts:
+        folded = merge(folded, fact)
+    if not folded.is_known:
+        _await_payment(batch, payment, facts)
+        return
+    _tell_operator(payment, facts, folded)
+    remark = "; ".join(unlinked_reasons(folded)) or None
+    for event, _ in facts:
+        batch.verdicts[event.position] = Verdict("applied", payment, remark)
+    if stored and folded == stored.fold:
+        return
+    before = state(stored.fold) if stored else None
+    row = _row(payment, folded, stored, before)
+    batch.rows.append(row)
+    if row.state != before:
+        batch.changes.append(_change(row, facts[-1][0], batch.now))
+    _question_state(batch, row, before)
+
+
+def _await_payment(
+    batch: Batch, payment: str, facts: Sequence[tuple[RawEvent, StripeFact]]
+) -> None:
+    for event, _ in facts:
+        _wait(batch, event, payment, f"what {payment} itself is, nothing has said yet", payment)
+    latest = max((fact for _, fact in facts), key=lambda fact: fact.created)
+    subject = payment_subject(payment)
+    _want(batch, _question(subject, latest), records.WHICH_PAYMENT, COMES_BY_ITSELF)
+
+
+def _row(payment: str, folded: Fold, stored: Stored | None, before: PaymentState | None) -> Row:
+    after = state(folded)
+    if stored is None:
+        return Row(derived_id("payment", payment), payment, 1, folded, after, is_new=True)
+    revision = stored.revision + (after != before)
+    return Row(stored.id, payment, revision, folded, after, is_new=False)
+
+
+def _change(row: Row, last: RawEvent, now: datetime) -> tuple[PaymentChanged, Cause]:
+    now_true = row.state
+    event = PaymentChanged(
+        id=derived_id("payments.payment_changed", row.id, row.revision),
+        occurred_at=now,
+        customer_id=now_true.user_id,
+        payment_id=row.id,
+        stripe_id=row.stripe_id,
+        subscription_id=now_true.subscription_id,
+        revision=row.revision,
+        status=now_true.status,
+        currency=now_true.currency,
+        amount_minor=now_true.amount_minor,
+        capturable_minor=now_true.capturable_minor,
+        received_minor=now_true.received_minor,
+        refunded_minor=now_true.refunded_minor,
+        disputed_minor=now_true.disputed_minor,
+        fee_minor=now_true.fee_minor,
+        failure_code=now_true.failure_code,
+        created_at=records.moment(now_true.created_at),
+        succeeded_at=records.optional_moment(now_true.succeeded_at),
+        movements=tuple(
+            MoneyMovement(
+                kind=each.kind,
+                id=each.id,
+                amount_minor=each.amount_minor,
+                at=records.moment(each.at),
+            )
+            for each in now_true.movements
+        ),
+    )
+    return event, Cause(f"stripe:{last.id}", last.traceparent)
+
+
+def _question_state(batch: Batch, row: Row, before: PaymentState | None) -> None:
+    folded, anomaly = row.fold, row.state.anomaly
+    if before is None and row.state.user_id is None and row.state.subscription_id is None:
+        logger.warning("payment names neither user nor subscription", payment_id=str(row.id))
+    question = Question(
+        payment_subject(row.stripe_id),
+        folded.phase,
+        folded.second,
+        folded.livemode,
+        folded.account or None,
+    )
+    if is_undecided(folded):
+        _want(batch, question, "two states in one second: which was last?", SECOND_IS_OVER)
+    if anomaly and (before is None or before.anomaly != anomaly):
+        # Out of order, a refund comes before the money that it gives back: most contradictions pass.
+        _want(batch, question, records.CONTRADICTION, COMES_BY_ITSELF)
+
+
+def _tell_operator(
+    payment: str, facts: Sequence[tuple[RawEvent, StripeFact]], folded: Fold
+) -> None:
+    """A contradiction that Stripe's own answer did not end."""
+    asked = any(fact.is_answer for _, fact in facts)
+    if asked and (anomaly := state(folded).anomaly):
+        logger.error("payment contradicts itself", stripe_id=payment, anomaly=anomaly)
+
+
+def _question(subject: str, fact: StripeFact) -> Question:
+    tells = fact.tells
+    return Question(subject, 0, fact.created, tells.livemode, tells.account or None)
+
+
+def _wait(
+    batch: Batch, event: RawEvent, waiting_for: str, detail: str, payment: str | None = None
+) -> None:
+    batch.verdicts[event.position] = Verdict("received", payment, detail, waiting_for)
+
+
+def _want(batch: Batch, question: Question, reason: str, delay: timedelta) -> None:
+    """One question of a kind is enough: the one about the latest second."""
+    key = (question.subject, reason)
+    asked = batch.wanted.get(key)
+    if asked is None or asked.question.second < question.second:
+        batch.wanted[key] = Wanted(question, reason, batch.now + delay)
+
+
+async def _record(connection: asyncpg.Connection, batch: Batch) -> None:
+    news = await records.learn_charges(connection, batch.charges)
+    await records.write(connection, batch.rows)
+    await records.stage(connection, batch.changes)
+    await records.mark(connection, batch.verdicts, batch.now)
+    await records.release(connection, [*news, *(row.stripe_id for row in batch.rows if row.is_new)])
+    await records.ask(connection, list(batch.wanted.values()))
+
+
+async def _park(turn: Turn, position: int, error: Exception) -> None:
+    logger.error("stripe event parked", position=position, error=repr(error))
+    verdict = Verdict("parked", detail=f"{type(error).__name__}: {error}"[:500])
+    async with turn.connection.transaction():
+        await _require_lease(turn)
+        await records.mark(turn.connection, {position: verdict}, turn.now)

@@ -1,0 +1,105 @@
+"""Group commit: what arrives while one insert is under way is written together by the next."""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Self
+
+import asyncpg
+
+from services.payments.store import Arrival, insert
+from shared import log
+from shared.db import raw_connect
+from shared.errors import Unavailable
+
+# A statement this large takes some 20 ms; beyond it waiting grows and nothing is gained.
+GROUP_EVENTS = 500
+# Bodies held in memory at most; whoever comes after them is told to try again.
+MAX_WAITING = 5_000
+# Stripe gives up after some 20 s; a database that takes this long is away.
+INSERT_SECONDS = 8.0
+# Two connections: one statement is prepared and read back while the other is on the disk.
+WRITERS = 2
+
+logger = log.get("intake")
+
+
+class Intake:
+    """Stores arrivals; `store` returns when its event is durable."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._url = url
+        self._schema = schema
+        self._waiting: deque[tuple[Arrival, asyncio.Future[None]]] = deque()
+        self._wake = asyncio.Event()
+        self._writers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._writers = [asyncio.create_task(self._write()) for _ in range(WRITERS)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Whoever still waits is told to try again; Stripe will."""
+        for writer in self._writers:
+            writer.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        _fail(list(self._waiting), Unavailable("this process is stopping"))
+
+    async def store(self, arrival: Arrival) -> None:
+        """Raises Unavailable where the event is not known to be durable."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable("more webhooks wait than can be held")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, done))
+        self._wake.set()
+        await done
+
+    async def _write(self) -> None:
+        connection: asyncpg.Connection | None = None
+        try:
+            while True:
+                await self._wake.wait()
+                group = self._take()
+                if group:
+                    connection = await self._store_group(connection, group)
+        finally:
+            if connection is not None:
+                connection.terminate()
+
+    def _take(self) -> list[tuple[Arrival, asyncio.Future[None]]]:
+        group = [self._waiting.popleft() for _ in range(min(GROUP_EVENTS, len(self._waiting)))]
+        if not self._waiting:
+            self._wake.clear()
+        # Two processes that hold the same retries must lock them in the same order.
+        return sorted(group, key=lambda each: each[0].envelope.id)
+
+    async def _store_group(
+        self,
+        connection: asyncpg.Connection | None,
+        group: list[tuple[Arrival, asyncio.Future[None]]],
+    ) -> asyncpg.Connection | None:
+        try:
+            async with asyncio.timeout(INSERT_SECONDS):
+                if connection is None or connection.is_closed():
+                    connection = await raw_connect(self._url, self._schema)
+                await insert(connection, [arrival for arrival, _ in group])
+        except BaseException as error:
+            logger.warning("webhooks not stored", count=len(group), error=repr(error))
+            _fail(group, Unavailable("the webhook could not be stored; send it again"))
+            if connection is not None:
+                connection.terminate()
+            if not isinstance(
+                error, (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+            ):
+                raise
+            return None
+        for _, done in group:
+            with suppress(asyncio.InvalidStateError):  # its client has gone
+                done.set_result(None)
+        return connection
+
+
+def _fail(group: list[tuple[Arrival, asyncio.Future[None]]], error: Unavailable) -> None:
+    for _, done in group:
+        if not done.done():
+            done.set_exception(error)
