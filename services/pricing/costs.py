@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.domain import Box, CostKind, cost, kind_of_change, place_of, priced_lines
+from services.pricing.models import RolloutItem
 from services.pricing.versions import Current
 from shared import log
 from shared.events import (
@@ -175,6 +176,7 @@ async def reprice(
     """
     subjects = [Subject.model_validate(row) for row in await lock_rows(session, whys)]
     prices = await prices_for(session, subjects)
+    left_out = await _left_out(session, current, subjects)
     changes: list[CostChange] = []
     unchanged: list[tuple[Subject, Box]] = []
     for subject in subjects:
@@ -186,14 +188,34 @@ async def reprice(
             continue
         box = subject.box(prices)
         kind = kind_of_change(subject.cost_breakdown, box)
-        if kind is None:
+        if kind is None and subject.id in left_out:
+            kind = "config"
+        if kind is None or (new := cost(version.terms, box)) == subject.cost_breakdown:
             unchanged.append((subject, box))
             continue
-        new, since = cost(version.terms, box), max(why.at, version.effective_from)
+        since = max(why.at, version.effective_from)
         changes.append(CostChange(subject, version.number, new, kind, since, why))
     await _refill(session, unchanged)
     await record(session, changes)
     return changes
+
+
+async def _left_out(
+    session: AsyncSession, current: Current, subjects: Iterable[Subject]
+) -> set[UUID]:
+    """Of those priced by another version, whom the active one's rollout had to leave: it does not come back."""
+    if current.active is None:
+        return set()
+    number = current.active.number
+    behind = [s.id for s in subjects if s.price_version not in (None, number)]
+    if not behind:
+        return set()
+    statement = select(RolloutItem.subscription_id).where(
+        RolloutItem.price_version == number,
+        RolloutItem.subscription_id.in_(behind),
+        RolloutItem.outcome.in_(("excluded", "failed")),
+    )
+    return set(await session.scalars(statement))
 
 
 async def _refill(session: AsyncSession, boxes: Iterable[tuple[Subject, Box]]) -> None:

@@ -7,14 +7,18 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
 
+from services.pricing.app import create_web
 from services.pricing.drafts import ConfigDraft
 from services.pricing.handlers import HANDLERS
 from services.pricing.versions import Publication, create_draft, publish_version
+from shared.auth import SCOPES, create_key
 from shared.consumer import deliver
 from shared.db import Sessions, create_engine, create_sessions
 from shared.events import Event, SubscriptionChanged
+from shared.settings import Settings
 from shared.trace import Cause
 from tests.conftest import Database
 
@@ -132,6 +136,73 @@ async def shop(database: Database) -> AsyncIterator[Shop]:
 @pytest.fixture
 def clock() -> Ticking:
     return Ticking()
+
+
+@dataclass
+class Api:
+    """The web app on a real database, and a key for each scope."""
+
+    client: httpx.AsyncClient
+    keys: dict[str, str]
+
+    async def ask(
+        self, method: str, path: str, body: object = None, scope: str | None = None
+    ) -> httpx.Response:
+        needed = "subscriptions" if path.startswith("/subscriptions") else "pricing"
+        right = "read" if method == "GET" or path == "/quotes" else "write"
+        key = self.keys[scope or f"{needed}:{right}"]
+        return await self.client.request(
+            method, path, json=body, headers={"Authorization": f"Bearer {key}"}
+        )
+
+    async def done(self, method: str, path: str, body: object = None) -> dict[str, object]:
+        answer = await self.ask(method, path, body)
+        assert answer.is_success, answer.text
+        found: dict[str, object] = answer.json()
+        return found
+
+
+@pytest.fixture
+async def api(database: Database, sessions: Sessions, clock: Ticking) -> AsyncIterator[Api]:
+    async with sessions.begin() as session:
+        keys = {s: await create_key(session, "pricing", s, [s]) for s in SCOPES["pricing"]}
+    settings = Settings(database_url=database.url, pricing_database_url=database.url_for("pricing"))
+    app = create_web(settings, clock)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://pricing",
+        ) as client,
+    ):
+        yield Api(client, keys)
+
+
+@dataclass
+class Customer:
+    user: UUID
+    address: UUID
+    coffee: UUID
+    tea: UUID
+
+    def order(self, **changed: object) -> dict[str, object]:
+        return {
+            "user_id": str(self.user),
+            "currency": "USD",
+            "billing_interval": "month",
+            "variants": [{"variant_id": str(self.coffee), "quantity": 2}],
+            "delivery_type": "standard",
+            "delivery_address_id": str(self.address),
+            "next_delivery_on": "2026-03-05",
+        } | changed
+
+
+@pytest.fixture
+async def customer(shop: Shop) -> Customer:
+    user = await shop.user()
+    return Customer(
+        user, await shop.address(user), await shop.variant(1_999), await shop.variant(500)
+    )
 
 
 async def publish_config(

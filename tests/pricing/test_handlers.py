@@ -58,6 +58,23 @@ async def test_a_cost_that_matches_already_is_left_alone(shop: Shop, sessions: S
     assert len(await shop.facts(SubscriptionCostChanged.type)) == 1
 
 
+async def test_lines_rewritten_without_prices_keep_what_they_were_priced_at(
+    shop: Shop, sessions: Sessions
+) -> None:
+    await publish_config(sessions, LONG_AGO)
+    variant = await shop.variant(1_999)
+    subscription = await shop.subscription([(variant, 2)])
+    await hear_storefront(shop, sessions)
+    priced = await shop.row(subscription)
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET variants = jsonb_build_array((variants -> 0) - 'unit_price_minor')"
+    )
+    facts = await hear_storefront(shop, sessions)
+    assert len(facts) == 2
+    assert await shop.row(subscription) == priced
+    assert len(await shop.history(subscription)) == 1
+
+
 async def test_a_fact_delivered_again_prices_once(shop: Shop, sessions: Sessions) -> None:
     await publish_config(sessions, LONG_AGO)
     await shop.subscription([(await shop.variant(1_999), 2)])

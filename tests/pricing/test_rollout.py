@@ -148,6 +148,27 @@ async def test_nobody_is_forgotten_and_one_bad_subscription_stops_no_other(
     assert done.status == "done"
 
 
+async def test_whom_a_rollout_had_to_leave_is_moved_as_soon_as_it_can_be(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    variants = (await shop.row(subscription))["variants"]
+    write = "UPDATE public.subscriptions SET variants = $1"
+    await shop.storefront.execute(write, "[]")
+    version = await publish_config(sessions, clock.now, DEARER)
+    await finish(sessions, clock)
+    assert (await progress_of(sessions, version)).outcomes["excluded"] == 1
+
+    await shop.storefront.execute(write, variants)
+    await hear_storefront(shop, sessions)
+    [_, line] = await shop.history(subscription)
+    assert (line["kind"], line["price_version"], line["new_total_minor"]) == (
+        "config",
+        version,
+        1_823,
+    )
+
+
 async def test_a_subscription_never_priced_is_priced_by_the_rollout(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:

@@ -1,0 +1,100 @@
+from datetime import timedelta
+
+import pytest
+
+from services.pricing.audit import checks
+from services.pricing.rollout import run_once
+from shared.audit import CheckResult
+from shared.db import Sessions
+from tests.pricing.conftest import START, Shop, Ticking, hear_storefront, publish_config
+
+
+async def audit(sessions: Sessions) -> list[CheckResult]:
+    async with sessions() as session:
+        return await checks(session)
+
+
+@pytest.fixture
+async def history(shop: Shop, sessions: Sessions, clock: Ticking) -> None:
+    """Two versions, three subscriptions, all rolled out."""
+    await publish_config(sessions, START - timedelta(days=3_000))
+    variant = await shop.variant(1_000)
+    for quantity in (1, 2, 3):
+        await shop.subscription([(variant, quantity)])
+    await hear_storefront(shop, sessions)
+    await publish_config(sessions, clock.now, {"admin_percentage": "20"})
+    while await run_once(sessions, clock):
+        pass
+
+
+@pytest.mark.usefixtures("history")
+async def test_what_pricing_wrote_holds(sessions: Sessions) -> None:
+    results = await audit(sessions)
+    assert [result for result in results if not result.ok] == []
+    assert {result.id for result in results} == {"S2", "S5", "S6", "S7"}
+    assert all(result.counted > 0 for result in results)
+
+
+async def test_an_empty_system_holds(sessions: Sessions) -> None:
+    assert all(result.ok for result in await audit(sessions))
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("tampered", "id_", "says"),
+    [
+        (
+            "UPDATE pricing.subscription_cost_history SET new_total_minor = 1 WHERE id = 2",
+            "S6",
+            "line 2 says 1 and 4076",
+        ),
+        (
+            "UPDATE pricing.subscription_cost_history SET old_breakdown = NULL WHERE id = 4",
+            "S6",
+            "starts from the cost before",
+        ),
+        (
+            """UPDATE pricing.subscription_cost_history
+            SET new_breakdown = jsonb_set(new_breakdown, '{tax_minor}', '1') WHERE id = 1""",
+            "S6",
+            "recomputed it is",
+        ),
+        (
+            "UPDATE pricing.pricing_configs SET tax_rates = '{}' WHERE version = 1",
+            "S6",
+            "no tax rate",
+        ),
+        (
+            "UPDATE pricing.pricing_configs SET effective_to = effective_to - interval '1 s'",
+            "S6",
+            "ends where the next begins",
+        ),
+        ("UPDATE public.subscriptions SET total_minor = 7", "S6", "as the newest line says"),
+        ("UPDATE pricing.rollout_items SET outcome = NULL", "S7", "= listed"),
+        ("UPDATE public.subscriptions SET price_version = 1", "S7", "older version"),
+        (
+            """DELETE FROM pricing.outbox WHERE type = 'pricing.subscription_cost_changed'
+            AND payload ->> 'revision' = '2'""",
+            "S2",
+            "contiguous",
+        ),
+        (
+            "UPDATE pricing.outbox SET headers = headers - 'ce_causationid'",
+            "S2",
+            "contiguous",
+        ),
+        (
+            """UPDATE pricing.outbox SET payload = jsonb_set(payload, '{cost_history_id}', '1')
+            WHERE type = 'pricing.subscription_cost_changed'""",
+            "S2",
+            "exactly one subscription_cost_changed",
+        ),
+        ("UPDATE public.subscriptions SET currency = 'XXQ'", "S5", "'XXQ' is not"),
+    ],
+)
+async def test_what_was_tampered_with_is_named(
+    shop: Shop, sessions: Sessions, tampered: str, id_: str, says: str
+) -> None:
+    await shop.storefront.execute(tampered)
+    failed = [result for result in await audit(sessions) if not result.ok]
+    assert any(result.id == id_ and says in result.detail for result in failed), failed
