@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -17,7 +18,7 @@ from bench.result import Result
 from embedded.errors import EmbeddedFault
 from embedded.processes import interrupt_on_termination
 
-NAMES = ("outbox_relay",)
+NAMES = ("outbox_relay", "consume")
 RESULTS = Path(__file__).with_name("results.json")
 
 Bench = Callable[[Ground], Coroutine[None, None, Result]]
@@ -30,6 +31,9 @@ def main(arguments: list[str]) -> int:
         print(f"bench: no {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
     interrupt_on_termination()
+    # A fresh topic has no leader for a moment, and the clients say so at length.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("farebox.kafka").setLevel(logging.CRITICAL)
     results: list[Result] = []
     try:
         with ground() as place:

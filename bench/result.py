@@ -40,5 +40,8 @@ async def interleaved(ours: Measure, bare: Measure, rounds: int = ROUNDS) -> Pai
     pairs = []
     for number in range(1, rounds + 1):
         pairs.append(Pair(await ours(), await bare()))
-        print(f"  round {number}: {pairs[-1].ours:,.0f} against {pairs[-1].bare:,.0f}", file=sys.stderr)
+        print(
+            f"  round {number}: {pairs[-1].ours:,.0f} against {pairs[-1].bare:,.0f}",
+            file=sys.stderr,
+        )
     return Pair(max(p.ours for p in pairs), max(p.bare for p in pairs))
