@@ -29,6 +29,7 @@ from services.analytics.models import (
     SubscriptionFact,
     SubscriptionHead,
 )
+from shared.bulk import listed
 from shared.consumer import Handlers
 from shared.errors import Conflict
 from shared.events import PaymentChanged, SubscriptionChanged, SubscriptionCostChanged
@@ -69,8 +70,7 @@ async def count_payments(session: AsyncSession, facts: Sequence[PaymentChanged])
         rows = {p: _payment_row(fact, days[p]) for p, fact in waiting.items()}
         new = await _insert_payments(session, [rows[p] for p in sorted(rows) if p not in counted])
         newer = [p for p, was in counted.items() if was.revision < waiting[p].revision]
-        if newer:
-            await session.execute(update(PaymentFact), [rows[p] for p in newer])
+        await _update_payments(session, [rows[p] for p in newer])
         changes += [days[p] for p in new]
         changes += [difference(days[p], counted[p].days) for p in newer]
         # Whom another worker stored meanwhile is looked at again: its row is there now.
@@ -104,10 +104,7 @@ async def count_subscriptions(session: AsyncSession, facts: Sequence[Subscriptio
             elif days != known[revision].days:
                 updates.append(_days_row(subscription, revision, days))
                 changes.append(difference(days, known[revision].days))
-    if inserts:
-        await session.execute(insert(SubscriptionFact), inserts)
-    if updates:
-        await session.execute(update(SubscriptionFact), updates)
+    await _store_subscriptions(session, inserts, updates)
     await add_subscription_days(session, total(changes))
 
 
@@ -146,20 +143,44 @@ async def _insert_payments(session: AsyncSession, rows: list[dict[str, object]])
     """The payments that were not there; one that another worker is storing is waited for."""
     if not rows:
         return set()
-    statement = insert(PaymentFact).on_conflict_do_nothing().returning(PaymentFact.payment_id)
-    return set(await session.scalars(statement, rows))
+    data = listed(PaymentFact, rows)
+    statement = insert(PaymentFact).from_select(list(data.c.keys()), select(data))
+    stored = statement.on_conflict_do_nothing().returning(PaymentFact.payment_id)
+    return set(await session.scalars(stored))
+
+
+async def _update_payments(session: AsyncSession, rows: list[dict[str, object]]) -> None:
+    if not rows:
+        return
+    data = listed(PaymentFact, rows)
+    changed = {name: data.c[name] for name in rows[0] if name != "payment_id"}
+    statement = update(PaymentFact).where(PaymentFact.payment_id == data.c.payment_id)
+    await session.execute(statement.values(changed).execution_options(synchronize_session=False))
+
+
+async def _store_subscriptions(
+    session: AsyncSession, inserts: list[dict[str, object]], updates: list[dict[str, object]]
+) -> None:
+    if inserts:
+        data = listed(SubscriptionFact, inserts)
+        await session.execute(
+            insert(SubscriptionFact).from_select(list(data.c.keys()), select(data))
+        )
+    if updates:
+        # Few: only facts whose predecessor came late.
+        await session.execute(update(SubscriptionFact), updates)
 
 
 async def _lock_subscriptions(session: AsyncSession, heard: dict[UUID, dict[int, Any]]) -> None:
     """Hold each subscription, in the order of their ids, whether it was heard of before or not."""
     rows = [{"subscription_id": s, "revision": max(heard[s])} for s in sorted(heard)]
-    statement = insert(SubscriptionHead)
+    data = listed(SubscriptionHead, rows)
+    statement = insert(SubscriptionHead).from_select(list(data.c.keys()), select(data))
     newest = func.greatest(SubscriptionHead.revision, statement.excluded.revision)
     await session.execute(
         statement.on_conflict_do_update(
             index_elements=["subscription_id"], set_={"revision": newest}
-        ),
-        rows,
+        )
     )
 
 

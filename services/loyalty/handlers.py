@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, func, insert, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ARRAY, Update, Uuid, any_, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import CollectionAggregate, ColumnElement
 
@@ -24,10 +24,15 @@ from services.loyalty.domain import (
 )
 from services.loyalty.models import LoyaltyAccount, PointsLot, PointsTransaction
 from shared import log
+from shared.bulk import listed
 from shared.consumer import Handlers
+from shared.db import Base
 from shared.events import Event, PaymentChanged, PointsChanged, TierChanged, derived_id
 from shared.outbox import publish
 from shared.trace import Cause
+
+# What a later fact may change of a lot; the rest stays as it was earned.
+LOT_CHANGES = ("subscription_id", "payment_revision", "points", "peak_points")
 
 logger = log.get("loyalty")
 
@@ -101,7 +106,9 @@ async def open_accounts(
             opened.setdefault(fact.customer_id, fact.succeeded_at or fact.occurred_at)
     if opened:
         rows = [{"user_id": user, "opened_at": at} for user, at in sorted(opened.items())]
-        await session.execute(upsert(LoyaltyAccount).on_conflict_do_nothing(), rows)
+        data = listed(LoyaltyAccount, rows)
+        opening = insert(LoyaltyAccount).from_select(list(data.c.keys()), select(data))
+        await session.execute(opening.on_conflict_do_nothing())
 
 
 async def lock_accounts(
@@ -153,13 +160,15 @@ async def record(
     lots = {b.booking.lot.payment_id: _lot_row(b.booking.lot) for b in booked}
     fresh = [row for payment, row in lots.items() if payment not in known_payments]
     known = [row for payment, row in lots.items() if payment in known_payments]
-    if fresh:
-        await session.execute(insert(PointsLot), fresh)
+    await _insert(session, PointsLot, fresh)
     if known:
-        await session.execute(update(PointsLot), known)
+        data = listed(PointsLot, known)
+        changed = {name: data.c[name] for name in LOT_CHANGES}
+        matching = PointsLot.payment_id == data.c.payment_id
+        await session.execute(_alone(update(PointsLot).where(matching).values(changed)))
     told = [b for b in booked if b.booking.points]
     if told:
-        await session.execute(insert(PointsTransaction), [_transaction_row(b) for b in told])
+        await _insert(session, PointsTransaction, [_transaction_row(b) for b in told])
         accounts = {b.booking.account.user_id: b.booking.account for b in told}
         await save_accounts(session, accounts.values())
         await publish(session, [(e, Cause.of(b.fact)) for b in told for e in _facts_of(b)])
@@ -177,7 +186,23 @@ async def save_accounts(session: AsyncSession, accounts: Iterable[Account]) -> N
         }
         for account in accounts
     ]
-    await session.execute(update(LoyaltyAccount), rows)
+    data = listed(LoyaltyAccount, rows)
+    changed = {name: data.c[name] for name in rows[0] if name != "user_id"}
+    matching = LoyaltyAccount.user_id == data.c.user_id
+    await session.execute(_alone(update(LoyaltyAccount).where(matching).values(changed)))
+
+
+def _alone(statement: Update) -> Update:
+    """No mapped object of this session shows these rows: there is nothing to synchronise."""
+    return statement.execution_options(synchronize_session=False)
+
+
+async def _insert(
+    session: AsyncSession, model: type[Base], rows: Sequence[dict[str, object]]
+) -> None:
+    if rows:
+        data = listed(model, rows)
+        await session.execute(insert(model).from_select(list(data.c.keys()), select(data)))
 
 
 async def _subscription_points(
