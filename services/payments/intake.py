@@ -7,7 +7,8 @@ from typing import Self
 
 import asyncpg
 
-from services.payments.store import Arrival, insert
+from services.payments import store
+from services.payments.store import Arrival
 from shared import log
 from shared.db import raw_connect
 from shared.errors import Unavailable
@@ -82,7 +83,7 @@ class Intake:
             async with asyncio.timeout(INSERT_SECONDS):
                 if connection is None or connection.is_closed():
                     connection = await raw_connect(self._url, self._schema)
-                await insert(connection, [arrival for arrival, _ in group])
+                await store.insert(connection, [arrival for arrival, _ in group])
         except BaseException as error:
             logger.warning("webhooks not stored", count=len(group), error=repr(error))
             _fail(group, Unavailable("the webhook could not be stored; send it again"))
