@@ -220,8 +220,9 @@ async def _parse_records(
     records: "tuple[ConsumerRecord[bytes, bytes], ...]",
     original: Callable[[Any], Awaitable[KafkaMessage]],
 ) -> KafkaMessage:
-    # FastStream decodes every header and skips the batch for good if one is not UTF-8: it is shown none.
-    message = await original(tuple(replace(record, headers=()) for record in records))
+    # FastStream decodes every header and skips the batch for good if one is not UTF-8: it is shown none,
+    # and only the last record, since it need not know the others to commit behind them.
+    message = await original((replace(records[-1], headers=()),))
     message.raw_message = records
     return message
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from shared.errors import NotUnderstood
 from shared.events import EVENTS, Event
 
+CONTRACTS_REMEMBERED = 64  # more than there are facts and versions
 DATASCHEMA = re.compile(r"^urn:farebox:(?P<type>[a-z_.]+):v(?P<version>\d+)$")
 
 
@@ -69,21 +71,27 @@ def _event(
 
 
 def _parse(body: bytes, type_name: str, headers: dict[str, bytes]) -> Event:
-    known = EVENTS.get(type_name)
-    if known is None:
-        raise NotUnderstood(f"no fact is called {type_name!r}")
-    schema = DATASCHEMA.match(_text(headers, "ce_dataschema"))
-    if schema is None or schema["type"] != type_name or int(schema["version"]) > known.version:
-        raise NotUnderstood(
-            f"schema {_text(headers, 'ce_dataschema')!r} is not known here;"
-            f" this release reads {known.dataschema()}"
-        )
+    known = _contract(type_name, _text(headers, "ce_dataschema"))
     event = known.model_validate_json(body)
     if _text(headers, "ce_id") != str(event.id):
         raise NotUnderstood(f"header ce_id and the body's id {event.id} differ")
     if "traceparent" in headers:
-        return event.model_copy(update={"traceparent": _text(headers, "traceparent")})
+        # Frozen for everyone else; nobody has seen it yet, and a copy costs more than reading the body.
+        event.__dict__["traceparent"] = _text(headers, "traceparent")
     return event
+
+
+@lru_cache(maxsize=CONTRACTS_REMEMBERED)
+def _contract(type_name: str, dataschema: str) -> type[Event]:
+    known = EVENTS.get(type_name)
+    if known is None:
+        raise NotUnderstood(f"no fact is called {type_name!r}")
+    schema = DATASCHEMA.match(dataschema)
+    if schema is None or schema["type"] != type_name or int(schema["version"]) > known.version:
+        raise NotUnderstood(
+            f"schema {dataschema!r} is not known here; this release reads {known.dataschema()}"
+        )
+    return known
 
 
 def _text(headers: dict[str, bytes], name: str) -> str:

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Identity, Index, func, insert, text
+import orjson
+from sqlalchemy import BigInteger, DateTime, Identity, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -38,11 +39,33 @@ class OutboxMessage(Base):
     )
 
 
+# Each column as one array: row by row, the same rows cost several times as much on either side.
+_STAGE = text(
+    "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)"
+    " SELECT id, topic, key, type, CAST(payload AS jsonb), CAST(headers AS jsonb)"
+    " FROM unnest(CAST(:ids AS uuid[]), CAST(:topics AS text[]), CAST(:keys AS text[]),"
+    " CAST(:types AS text[]), CAST(:payloads AS text[]), CAST(:headers AS text[]))"
+    " WITH ORDINALITY AS staged (id, topic, key, type, payload, headers, place) ORDER BY place"
+)
+
+
 async def publish(session: AsyncSession, events: Iterable[tuple[Event, Cause]]) -> None:
     """Stage facts with their causes, in order.  They are sent if, and only if, the caller commits."""
-    rows = [_row(event, cause) for event, cause in events]
-    if rows:
-        await session.execute(insert(OutboxMessage), rows)
+    staged = list(events)
+    if not staged:
+        return
+    facts = [event for event, _ in staged]
+    await session.execute(
+        _STAGE,
+        {
+            "ids": [fact.id for fact in facts],
+            "topics": [fact.topic for fact in facts],
+            "keys": [fact.key for fact in facts],
+            "types": [fact.type for fact in facts],
+            "payloads": [fact.model_dump_json() for fact in facts],
+            "headers": [orjson.dumps(headers_of(*each)).decode() for each in staged],
+        },
+    )
 
 
 async def say_why(session: AsyncSession, cause: Cause, now: datetime) -> None:
@@ -58,17 +81,6 @@ async def say_why(session: AsyncSession, cause: Cause, now: datetime) -> None:
             "traceparent": child_of(cause.traceparent),
         },
     )
-
-
-def _row(event: Event, cause: Cause) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "aggregatetype": event.topic,
-        "aggregateid": event.key,
-        "type": event.type,
-        "payload": event.body(),
-        "headers": headers_of(event, cause),
-    }
 
 
 def headers_of(event: Event, cause: Cause) -> dict[str, str]:

@@ -5,13 +5,17 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
     Identity,
     Index,
+    String,
     UniqueConstraint,
+    any_,
     func,
+    literal,
     select,
     text,
 )
@@ -51,10 +55,12 @@ class ParkedEvent(Base):
 
 async def keys_held_back(session: AsyncSession, consumer: str, keys: Iterable[str]) -> set[str]:
     """Of `keys`, those with an open parked fact.  Waits for a retry of one that is under way."""
+    # One array, so that the statement is prepared once whatever the batch's size.
+    named = any_(literal(sorted(set(keys)), ARRAY(String)))
     statement = (
         select(ParkedEvent.key)
         .where(ParkedEvent.consumer == consumer, ParkedEvent.status == "parked")
-        .where(ParkedEvent.key.in_(set(keys)))
+        .where(ParkedEvent.key == named)
         .with_for_update(read=True)
     )
     return set(await session.scalars(statement))
