@@ -42,6 +42,7 @@ from embedded.stack_plan import (
 )
 from embedded.stack_record import StackRecord, forget_record, read_record
 from embedded.supervisor import Supervisor
+from shared.settings import Settings
 
 # Eight Python processes on two busy cores; idle it takes 6 s.
 READY_TIMEOUT_SECONDS = 120.0
@@ -128,15 +129,13 @@ class Stack:
         self._write_record(ready=False)
 
     def _write_record(self, *, ready: bool) -> None:
-        added = {name: value for name, value in self.env.items() if os.environ.get(name) != value}
-        address = self._supervisor.address
-        marks = dict(self._marks)
+        names = [name.upper() for name in Settings.model_fields]
         record = StackRecord(
             supervisor=self._supervisor.mark,
-            address=address,
-            processes=marks,
+            address=self._supervisor.address,
+            processes=dict(self._marks),
             urls=self.urls,
-            env=added,
+            env={name: self.env[name] for name in names if name in self.env},
             ready=ready,
         )
         record.write(self.folder)
@@ -181,6 +180,8 @@ class Stack:
                 address = f"{self.urls[service]}/readyz"
                 if role == "web":
                     self._wait(name, partial(says_ready, client, address))
+                elif not self._runs(name):
+                    raise self._did_not_start(name)
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -236,6 +237,7 @@ class Stack:
     def stop(self) -> None:
         """Graceful, then by force; nothing of it runs on return."""
         stop_stack(self.folder)
+        self._supervisor.reap()
         if self._fresh:
             empty(self._plan)
             shutil.rmtree(self.folder, ignore_errors=True)

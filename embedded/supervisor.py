@@ -5,6 +5,7 @@ import os
 import secrets
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import xmlrpc.client
@@ -72,10 +73,12 @@ class Address:
 class Supervisor:
     """A running supervisord; calls raise OSError when it is gone."""
 
-    def __init__(self, address: Address, mark: ProcessMark) -> None:
+    def __init__(
+        self, address: Address, mark: ProcessMark, child: subprocess.Popen[bytes] | None = None
+    ) -> None:
         self.address = address
         self.mark = mark
-        self._rpc = xmlrpc.client.ServerProxy(address.url).supervisor
+        self._child = child
 
     @classmethod
     def launch(
@@ -99,13 +102,19 @@ class Supervisor:
         mark = ProcessMark.of(child.pid)
         if mark is None:
             raise ServerDidNotStart("supervisord", log, processes.last_lines(log))
-        supervisor = cls(address, mark)
+        supervisor = cls(address, mark, child)
         try:
             supervisor.wait_answering(log)
         except BaseException:
             processes.end(mark, signal.SIGTERM, patience_seconds=1)
+            supervisor.reap()
             raise
         return supervisor
+
+    def reap(self) -> None:
+        """Once it is gone, for whoever launched it."""
+        if self._child is not None:
+            self._child.wait(SHUTDOWN_SECONDS)
 
     def wait_answering(self, log: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -114,29 +123,34 @@ class Supervisor:
                 raise ServerDidNotStart("supervisord", log, processes.last_lines(log))
             time.sleep(POLL_SECONDS)
 
+    def _call(self, method: str, *arguments: str | bool) -> object:
+        """One connection each: a kept one would have to be closed by whoever holds this object."""
+        with xmlrpc.client.ServerProxy(self.address.url) as server:
+            return getattr(server.supervisor, method)(*arguments)
+
     def answers(self) -> bool:
         try:
-            self._rpc.getState()
+            self._call("getState")
         except (OSError, xmlrpc.client.Error):
             return False
         return True
 
     def start(self, name: str) -> None:
-        self._rpc.startProcess(self._full_name(name), False)
+        self._call("startProcess", self._full_name(name), False)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        self._rpc.signalProcess(self._full_name(name), str(int(number)))
+        self._call("signalProcess", self._full_name(name), str(int(number)))
 
     def stop(self, name: str) -> None:
         """Returns once it has stopped; one that does not run is no error."""
         with contextlib.suppress(xmlrpc.client.Fault):
-            self._rpc.stopProcess(self._full_name(name), True)
+            self._call("stopProcess", self._full_name(name), True)
 
     def _full_name(self, name: str) -> str:
         return f"{self.infos()[name].group}:{name}"
 
     def infos(self) -> dict[str, ProgramInfo]:
-        rows = INFOS.validate_python(self._rpc.getAllProcessInfo())
+        rows = INFOS.validate_python(self._call("getAllProcessInfo"))
         return {row.name: row for row in rows}
 
     def shut_down(self) -> None:
