@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import psycopg
 from aiokafka.errors import KafkaError
 from psycopg import Connection, sql
-from services.pricing.defaults import create_default_config
 from sqlalchemy.engine import make_url
 
 from migrations.faults import CannotReach
+from services.pricing.defaults import create_default_config
 from shared.clock import utc_now
 from shared.db import SERVICES, create_engine, create_sessions
 from shared.settings import Settings
