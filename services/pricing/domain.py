@@ -203,7 +203,9 @@ def status_after(action: Action, status: SubscriptionStatus) -> SubscriptionStat
             return "canceled"
         case _:
             raise NotInThisState(
-                f"cannot {action} it: the subscription is {status}", action=action, status=status
+                f"cannot {action} it: the subscription is {status}",
+                action=action,
+                subscription_status=status,
             )
 
 

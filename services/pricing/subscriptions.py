@@ -174,7 +174,9 @@ async def _locked(session: AsyncSession, subscription_id: UUID) -> Subject:
 
 def _open(subject: Subject) -> None:
     if subject.status == "canceled":
-        raise NotInThisState("cannot change it: the subscription is canceled", status="canceled")
+        raise NotInThisState(
+            "cannot change it: the subscription is canceled", subscription_status="canceled"
+        )
 
 
 async def _check_address(session: AsyncSession, user_id: UUID, address_id: UUID) -> None:

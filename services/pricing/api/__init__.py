@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 
 from services.pricing.api import configs, quotes, subscriptions
+from services.pricing.api.shapes import PROBLEMS
 
-router = APIRouter()
+router = APIRouter(responses=PROBLEMS)
 router.include_router(configs.router)
 router.include_router(quotes.router)
 router.include_router(subscriptions.router)

@@ -1,6 +1,6 @@
 """What requests and answers of pricing's API are made of."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Generic, TypeVar
 from uuid import UUID
 
@@ -9,8 +9,10 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    StrictInt,
     StringConstraints,
 )
 
@@ -32,7 +34,16 @@ def _sane(at: datetime) -> datetime:
     return at
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_sane)]
+def _written(value: object) -> object:
+    match value:
+        case str():
+            return value
+        case _:
+            raise ValueError("write it as a string, such as 2026-03-01 or 2026-03-01T12:00:00Z")
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_sane)]
+Day = Annotated[date, BeforeValidator(_written)]
 # One line of text that PostgreSQL can hold and a log line shows as it is.
 Text = Annotated[
     str,
@@ -44,6 +55,30 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 AfterVersion = Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")]
 AfterLine = Annotated[int, Query(ge=0, le=2**63 - 1, description="`next` of the page before")]
 AfterId = Annotated[UUID | None, Query(description="`next` of the page before")]
+
+
+PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:farebox:problem:already-published"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+# RFC 9457, as shared.problem answers.
+PROBLEMS: dict[int | str, dict[str, object]] = {
+    status: {"description": title, "content": {"application/problem+json": {"schema": PROBLEM}}}
+    for status, title in (
+        (400, "The request cannot be read"),
+        (401, "An API key is needed"),
+        (403, "The API key's scopes do not cover this"),
+        (404, "There is no such thing"),
+        (409, "This is not possible in the present state"),
+        (422, "The input breaks a rule"),
+    )
+}
 
 
 class Input(BaseModel):
@@ -67,7 +102,7 @@ class Line(Input):
     """A product variant, at its current price."""
 
     variant_id: UUID
-    quantity: int = Field(ge=1, le=10_000)
+    quantity: StrictInt = Field(ge=1, le=10_000)
 
 
 def _each_once(lines: tuple[Line, ...]) -> tuple[Line, ...]:

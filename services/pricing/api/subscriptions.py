@@ -13,6 +13,7 @@ from services.pricing.api.shapes import (
     DEFAULT_LIMIT,
     AfterId,
     AfterLine,
+    Day,
     Input,
     Limit,
     Lines,
@@ -44,7 +45,7 @@ class DeliveryInput(Input):
 
     delivery_type: DeliveryType
     delivery_address_id: UUID
-    next_delivery_on: date | None = None
+    next_delivery_on: Day | None = None
 
     def delivery(self) -> Delivery:
         return Delivery(self.delivery_type, self.delivery_address_id, self.next_delivery_on)
