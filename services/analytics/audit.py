@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.analytics.days import PAYMENT_MEASURES, SUBSCRIPTION_MEASURES
@@ -41,15 +41,6 @@ async def checks(session: AsyncSession) -> list[CheckResult]:
             subscriptions_counted,
         ),
     ]
-
-
-async def totals(session: AsyncSession) -> dict[str, dict[str, int]]:
-    """currency -> gross, refunded and disputed minor units of all days, to compare with payments' own."""
-    measures = (PaymentDay.gross_minor, PaymentDay.refunded_minor, PaymentDay.disputed_minor)
-    statement = select(PaymentDay.currency, *map(func.sum, measures)).group_by(PaymentDay.currency)
-    names = ("gross", "refunded", "disputed")
-    rows = await session.execute(statement)
-    return {row[0]: dict(zip(names, map(int, row[1:]), strict=True)) for row in rows}
 
 
 async def _recount_payments(session: AsyncSession, time_zone: ZoneInfo) -> tuple[Amounts, int]:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.analytics.app import counting_in
-from services.analytics.audit import checks, totals
+from services.analytics.audit import checks
 from services.analytics.handlers import (
     HANDLERS,
     RevisionSaidTwice,
@@ -229,18 +229,6 @@ async def test_two_facts_with_one_revision_are_refused(sessions: Sessions, toget
 
     with pytest.raises(RevisionSaidTwice, match="revision 1"):
         await tell(sessions, *told)
-
-
-async def test_totals_are_those_of_the_payments(sessions: Sessions) -> None:
-    refunded: dict[str, Any] = {"refunded_minor": 700, "disputed_minor": 50, "currency": "EUR"}
-    await tell(sessions, *payment_life(uuid4()), payment(**refunded), payment(currency="JPY"))
-
-    async with sessions() as session:
-        assert await totals(session) == {
-            "USD": {"gross": 2_500, "refunded": 0, "disputed": 0},
-            "EUR": {"gross": 2_500, "refunded": 700, "disputed": 50},
-            "JPY": {"gross": 2_500, "refunded": 0, "disputed": 0},
-        }
 
 
 async def test_days_are_those_of_the_calendar_that_the_worker_settled(sessions: Sessions) -> None:
