@@ -60,13 +60,14 @@ class BrokerView:
             yield chunk
 
     async def _partitions(self) -> list[TopicPartition]:
+        # The reader's own answer is empty for topics it has not subscribed to.
         names = [topic_name(self.prefix, topic) for topic in TOPICS]
-        present = await self.reader.topics()
+        present = set(await self.admin.list_topics())
+        described = await self.admin.describe_topics([name for name in names if name in present])
         return [
-            TopicPartition(name, number)
-            for name in names
-            if name in present
-            for number in self.reader.partitions_for_topic(name) or ()
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in described
+            for partition in topic["partitions"]
         ]
 
 

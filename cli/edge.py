@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import TypeGuard
@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from migrations.faults import MigrationFault
@@ -24,6 +25,7 @@ from shared.settings import Settings
 STACK_RECORD = Path(__file__).resolve().parent.parent / ".farebox" / "stack.json"
 # SQLSTATE: wrong password, no such database.
 CANNOT_LOG_IN = ("28", "3D")
+PIPE_COLUMNS = 200
 NO_SUCH_TABLE = ("42P01", "3F000")
 
 
@@ -79,21 +81,22 @@ def one_line(error: Exception) -> str:
 
 def current_settings() -> Settings:
     """The environment's settings; what it leaves open is taken from the stack that runs here.  Raises UsageFault."""
-    try:
-        return Settings.model_validate(_given())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(map(str, first["loc"])).upper()
-        raise UsageFault(f"{name}: {first['msg']}") from error
+    return settings_from(_stack_environment() | os.environ)
 
 
-def _given() -> dict[str, str]:
-    environment = _stack_environment() | os.environ
-    return {
+def settings_from(environment: Mapping[str, str]) -> Settings:
+    """Raises UsageFault, naming the variable."""
+    given = {
         name: environment[name.upper()]
         for name in Settings.model_fields
         if environment.get(name.upper())
     }
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(map(str, first["loc"])).upper()
+        raise UsageFault(f"{name}: {first['msg']}") from error
 
 
 def _stack_environment() -> dict[str, str]:
@@ -126,11 +129,19 @@ def show(rows: Sequence[dict[str, object]], *, as_json: bool, empty: str) -> Non
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console(highlight=False, markup=False).print(table)
+        table.add_row(*(Text(cell(value)) for value in row.values()))
+    wide_console().print(table)
 
 
-def _cell(value: object) -> str:
+def wide_console() -> Console:
+    """A terminal's own width; in a file or a pipe, room for a table."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_COLUMNS)
+    return console
+
+
+def cell(value: object) -> str:
     match value:
         case None:
             return ""

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 from sqlalchemy import func, select, update
 
-from cli.arguments import AsJson, ServiceName
+from cli.arguments import AsJson
 from cli.database import transaction_of
 from cli.edge import current_settings, show
 from shared.auth import SCOPES, ApiKey, create_key
 from shared.errors import NotFound
+from shared.settings import Service as ServiceName
 from shared.settings import Settings
 
 keys = typer.Typer(help="API keys of the services.", no_args_is_help=True)
@@ -28,7 +29,7 @@ Scope = Annotated[
 def create(service: Service, name: Name, scope: Scope = None, as_json: AsJson = False) -> None:
     """Make a key and print it; it cannot be shown again."""
     scopes = scope or list(SCOPES[service])
-    key = asyncio.run(_create(current_settings(), service, name, scopes))
+    key = asyncio.run(make_key(current_settings(), service, name, scopes))
     if as_json:
         print(json.dumps({"key": key, "service": service, "name": name, "scopes": scopes}))
     else:
@@ -49,7 +50,7 @@ def revoke(service: Service, name: Name) -> None:
     print(f"{name}: revoked")
 
 
-async def _create(settings: Settings, service: str, name: str, scopes: list[str]) -> str:
+async def make_key(settings: Settings, service: str, name: str, scopes: list[str]) -> str:
     async with transaction_of(settings, service) as session:
         return await create_key(session, service, name, scopes)
 

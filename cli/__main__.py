@@ -1,0 +1,5 @@
+"""`python -m cli` is `farebox`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,118 @@
+"""`farebox audit`: what is always true, checked on the live system, a line each."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from cli.arguments import AsJson
+from cli.broker_view import BrokerView, broker_view
+from cli.crosschecks import (
+    SessionOf,
+    applied_once,
+    held_back,
+    left_over,
+    offsets_cover,
+    totals_agree,
+)
+from cli.database import sessions_of
+from cli.edge import Exit, current_settings
+from cli.services import CHECKS
+from shared.audit import CheckResult
+from shared.db import SERVICES
+from shared.settings import Settings
+
+# Each must have been answered; silence is no proof.
+IDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "L1", "L2")
+SETTLE_SECONDS = 30.0
+POLL_SECONDS = 0.5
+# Whole tables are read; a service's own limit is for requests.
+STATEMENT_TIMEOUT = "600s"
+
+
+def audit(
+    as_json: AsJson = False,
+    settle: Annotated[
+        float, typer.Option(help="Seconds to wait for outboxes and lags to empty.")
+    ] = SETTLE_SECONDS,
+) -> None:
+    """Check what is always true; exits 1 if something is not."""
+    results = asyncio.run(run(current_settings(), settle))
+    fine = all(result.ok for result in results)
+    if as_json:
+        print(json.dumps({"ok": fine, "checks": [asdict(result) for result in results]}))
+    else:
+        print_lines(results, Console(highlight=False, soft_wrap=True))
+    if not fine:
+        raise typer.Exit(Exit.FAILED)
+
+
+def print_lines(results: Sequence[CheckResult], console: Console) -> None:
+    for result in results:
+        sign = "[green]ok  [/]" if result.ok else "[red]FAIL[/]"
+        console.print(f"{sign} {result.id:<4}{result.counted:>9}  ", end="")
+        console.print(result.detail, markup=False)
+
+
+async def run(settings: Settings, settle_seconds: float = SETTLE_SECONDS) -> list[CheckResult]:
+    """Every check's result, merged by id, in the order of the design's table."""
+    async with broker_view(settings) as broker:
+        settled = await _settle(settings, broker, settle_seconds)
+        # Offsets first: what they cover is in every snapshot taken later.
+        committed = {service: await broker.committed(service) for service in SERVICES}
+        async with snapshots(settings) as sessions:
+            found = [each for s in SERVICES for each in await CHECKS[s](sessions[s])]
+            found += await applied_once(sessions)
+            found.append(await totals_agree(sessions))
+            found.append(await offsets_cover(broker, committed, sessions))
+            found.append(await held_back(sessions))
+    return merged([*found, settled])
+
+
+async def _settle(settings: Settings, broker: BrokerView, seconds: float) -> CheckResult:
+    give_up_at = time.monotonic() + seconds
+    while True:
+        async with snapshots(settings) as sessions:
+            result = await left_over(broker, sessions)
+        if result.ok or time.monotonic() >= give_up_at:
+            return result
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def merged(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """One line for each id; what no check spoke of has failed."""
+    lines = []
+    for identity in IDS:
+        parts = [result for result in results if result.id == identity]
+        said = [part.detail for part in parts if not part.ok] or [part.detail for part in parts]
+        fine = bool(parts) and all(part.ok for part in parts)
+        counted = sum(part.counted for part in parts)
+        lines.append(CheckResult(identity, fine, counted, "; ".join(said) or "nobody checked it"))
+    return lines
+
+
+@asynccontextmanager
+async def snapshots(settings: Settings) -> AsyncIterator[SessionOf]:
+    """A reading transaction with each service, as it stands now."""
+    async with AsyncExitStack() as stack:
+        opened: dict[str, AsyncSession] = {}
+        for service in SERVICES:
+            sessions = await stack.enter_async_context(sessions_of(settings, service))
+            session = await stack.enter_async_context(sessions())
+            await session.connection(
+                execution_options={
+                    "isolation_level": "REPEATABLE READ",
+                    "postgresql_readonly": True,
+                }
+            )
+            await session.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+            opened[service] = session
+        yield opened

@@ -1,0 +1,77 @@
+"""`farebox explain`: the trail of one customer, payment or subscription."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cli.arguments import AsJson
+from cli.edge import UsageFault, cell, current_settings, wide_console
+from cli.trail import Section, Trails, open_trails
+
+explain = typer.Typer(help="What happened to whom, and why.", no_args_is_help=True)
+
+Ask = Callable[[Trails], Awaitable[list[Section]]]
+
+
+@explain.command()
+def customer(user_id: UUID, as_json: AsJson = False) -> None:
+    """Subscriptions and their costs, payments and their Stripe facts, points, parked facts."""
+    tell(lambda trails: trails.customer(user_id), as_json)
+
+
+@explain.command()
+def subscription(subscription_id: UUID, as_json: AsJson = False) -> None:
+    """What it costs since when and why, and its payments."""
+    tell(lambda trails: trails.subscription(subscription_id), as_json)
+
+
+@explain.command()
+def payment(
+    payment_id: Annotated[str, typer.Argument(help="Ours, or Stripe's pi_…")],
+    as_json: AsJson = False,
+) -> None:
+    """Its money, the Stripe facts it came from, the points and the days it counts in."""
+    if not payment_id.startswith("pi_") and not _is_uuid(payment_id):
+        raise UsageFault(f"{payment_id!r} is neither one of our ids nor Stripe's pi_…")
+    tell(lambda trails: trails.payment(payment_id), as_json)
+
+
+def tell(ask: Ask, as_json: bool) -> None:
+    sections = asyncio.run(_ask(ask))
+    if as_json:
+        found = {section.title: section.rows for section in sections}
+        print(json.dumps(found, default=str))
+    else:
+        print_sections(sections, wide_console())
+
+
+async def _ask(ask: Ask) -> list[Section]:
+    async with open_trails(current_settings()) as trails:
+        return await ask(trails)
+
+
+def print_sections(sections: Sequence[Section], console: Console) -> None:
+    """One thing is told line by line, several as a table."""
+    for section in sections:
+        console.print(f"\n[bold]{section.title}[/]")
+        table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
+        for name in section.rows[0]:
+            table.add_column(name.replace("_", " "), overflow="fold")
+        for row in section.rows:
+            table.add_row(*(Text(cell(value)) for value in row.values()))
+        console.print(table)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
