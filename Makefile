@@ -34,7 +34,7 @@ check: venv-dev  ## lint, format, types, import rules, SQL of the migrations, do
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' --no-logo
 	@$(RUN) -m migrations.lint
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

@@ -196,3 +196,11 @@ def pins(name: str) -> dict[str, str]:
         re.MULTILINE,
     )
     return {canonicalize_name(package): version for package, version in found}
+
+
+def test_only_the_gateway_imports_stripe() -> None:
+    """The import rules list modules by name; a new one must not slip through."""
+    speakers = [name for name, tree in modules() if "stripe" in imported(tree)]
+    product = [name for name in speakers if not name.startswith(("tests/", "bench/"))]
+    assert product
+    assert [each for each in product if not each.startswith("services/payments/gateway/")] == []
