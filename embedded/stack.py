@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import signal
 import sys
 import time
@@ -56,7 +55,7 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StackOptions:
-    """`folder`: state, data and logs. `fresh`: begin with empty data and take it away at the end."""
+    """`folder`: state, data and logs. `fresh`: begin with empty data and take it away at the end (logs stay)."""
 
     folder: Path = ROOT / ".farebox"
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -240,7 +239,6 @@ class Stack:
         self._supervisor.reap()
         if self._fresh:
             empty(self._plan)
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

