@@ -39,7 +39,7 @@ HEROINES_LIFE = (
     ("dispute", "reversed"),
     ("dispute_win", "restored"),
 )
-HOUR_SECONDS = 3_600
+MINUTE_SECONDS = 60
 POISON = b'{"id": "not a fact", "amount_minor": 12.5'
 
 
@@ -139,7 +139,7 @@ class Story:
         await self._until("points are earned", partial(self._booked, booked))
         for action, kind in HEROINES_LIFE:
             booked = [*booked, kind]
-            await self.doors.advance(stripe_id, action, HOUR_SECONDS)
+            await self.doors.advance(stripe_id, action, MINUTE_SECONDS)
             await self._until(f"points are {kind}", partial(self._booked, booked))
 
     async def _poison(self) -> None:
