@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 
 from fastapi import FastAPI
@@ -52,8 +53,10 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
     holder = f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(stop: asyncio.Event) -> None:
+        url = settings.url_of("payments")
         async with (
-            raw_pool(settings.url_of("payments"), "payments", size=POOL_CONNECTIONS) as pool,
+            AsyncExitStack() as stack,
+            raw_pool(url, "payments", size=POOL_CONNECTIONS) as pool,
             asyncio.TaskGroup() as group,
         ):
             step = partial(fold.run_once, pool, holder, clock)
@@ -63,6 +66,7 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
                 logger.warning("no STRIPE_API_KEY: what only Stripe can say stays open")
                 return
             client = StripeClient(settings.stripe_api_key, settings.stripe_api_base)
+            stack.push_async_callback(client.close)
             ask = partial(asking.run_once, pool, client, holder, clock)
             group.create_task(every(stop, ASK_IDLE_SECONDS, ask))
 

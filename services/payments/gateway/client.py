@@ -1,5 +1,6 @@
 """Asking Stripe, between transactions: what an object is now, as a fact like any other."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import orjson
@@ -31,10 +32,12 @@ class StripeClient:
     """Raw answers of Stripe's API; stripe-python's retries and idempotency, bounded in time."""
 
     def __init__(self, api_key: str, api_base: str | None) -> None:
+        http = stripe.HTTPXClient(timeout=TIMEOUT_SECONDS)
+        self.close: Callable[[], Awaitable[None]] = http.close_async
         self._client = stripe.StripeClient(
             api_key,
             base_addresses={"api": api_base} if api_base else None,
-            http_client=stripe.HTTPXClient(timeout=TIMEOUT_SECONDS),
+            http_client=http,
             max_network_retries=1,
         )
 
