@@ -1,6 +1,6 @@
 """The contracts of shared/events.py as documents, and what in a new one an older or a newer reader could not read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shared.events import EVENTS, TOPICS, Event
@@ -37,8 +37,11 @@ def json_schema(event: type[Event]) -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": event.dataschema(), **body}
 
 
-def asyncapi() -> dict[str, Any]:
-    """The whole conversation: a channel for each topic, a message for each fact."""
+def asyncapi(heard: Mapping[str, Iterable[type[Event]]]) -> dict[str, Any]:
+    """The whole conversation: a channel for each topic, a message for each fact, and who hears it.
+
+    `heard`: the facts each service handles.
+    """
     return {
         "asyncapi": ASYNCAPI,
         "info": {
@@ -48,7 +51,14 @@ def asyncapi() -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": {topic: _channel(topic) for topic in TOPICS},
-        "operations": {f"send.{topic}": _operation(topic) for topic in TOPICS},
+        "operations": {
+            **{f"send.{topic}": _sends(topic) for topic in TOPICS},
+            **{
+                f"{service}.receive.{topic}": _receives(service, topic, names)
+                for service, topics in sorted(_by_topic(heard).items())
+                for topic, names in sorted(topics.items())
+            },
+        },
         "components": {
             "messages": {name: _message(event) for name, event in sorted(EVENTS.items())},
             "messageTraits": {"cloudevent": {"headers": _headers()}},
@@ -65,7 +75,25 @@ def _channel(topic: str) -> dict[str, Any]:
     }
 
 
-def _operation(topic: str) -> dict[str, Any]:
+def _by_topic(heard: Mapping[str, Iterable[type[Event]]]) -> dict[str, dict[str, list[str]]]:
+    """Service -> topic -> names of the facts."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for service, events in heard.items():
+        for event in events:
+            found.setdefault(service, {}).setdefault(event.topic, []).append(event.type)
+    return found
+
+
+def _receives(service: str, topic: str, names: list[str]) -> dict[str, Any]:
+    return {
+        "action": "receive",
+        "summary": f"{service} applies each of these once",
+        "channel": {"$ref": f"#/channels/{topic}"},
+        "messages": [{"$ref": f"#/channels/{topic}/messages/{name}"} for name in sorted(names)],
+    }
+
+
+def _sends(topic: str) -> dict[str, Any]:
     service = topic.split(".")[0]
     return {
         "action": "send",

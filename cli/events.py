@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from cli.contracts import asyncapi, breaking_changes, file_name, json_schema
+from cli.services import HANDLERS
 from shared.events import EVENTS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "events"
@@ -18,7 +19,7 @@ def documents() -> dict[str, str]:
         file_name(event): json.dumps(json_schema(event), indent=2) + "\n"
         for event in EVENTS.values()
     }
-    page = yaml.safe_dump(asyncapi(), sort_keys=False, allow_unicode=True, width=100)
+    page = yaml.safe_dump(asyncapi(HANDLERS), sort_keys=False, allow_unicode=True, width=100)
     return made | {"asyncapi.yaml": page}
 
 
