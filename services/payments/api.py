@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy import ColumnElement, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +22,7 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500  # a page that a browser and a log line still carry
 # A payment has some ten facts; one that has more than this is looked at in the database.
 MAX_FACTS = 500
+StripeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
 
 router = APIRouter(
     tags=["payments"], dependencies=[Depends(require("payments:read", always=False))]
@@ -111,7 +112,7 @@ class StripeEventView(View):
 class Filters(BaseModel):
     """What a list of payments is narrowed to."""
 
-    stripe_id: str | None = None
+    stripe_id: StripeId | None = None
     user_id: UUID | None = None
     subscription_id: UUID | None = None
     status: PaymentStatus | None = None
@@ -156,7 +157,7 @@ async def show_payment(payment_id: UUID, session: Session) -> PaymentDetail:
 
 
 @router.get("/stripe-events/{event_id}")
-async def show_stripe_event(event_id: str, session: Session) -> StripeEventView:
+async def show_stripe_event(event_id: StripeId, session: Session) -> StripeEventView:
     """What became of one event: received, applied, ignored or parked, and why."""
     event = await session.scalar(select(StripeEvent).where(StripeEvent.id == event_id))
     if event is None:

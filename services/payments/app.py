@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from fastapi import FastAPI
-
 from services.payments import asking, fold
 from services.payments.api import router
 from services.payments.gateway import StripeClient
@@ -31,7 +29,7 @@ POOL_CONNECTIONS = 3
 logger = log.get("payments")
 
 
-def create_web(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+def create_web(settings: Settings, clock: Clock = utc_now) -> StripeDoor:
     webhook = Webhook(settings, clock)
     app = create_app(
         Web(
@@ -43,9 +41,7 @@ def create_web(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             lifespans=(webhook.lifespan,),
         )
     )
-    # Added last, so it stands first.
-    app.add_middleware(StripeDoor, webhook=webhook)
-    return app
+    return StripeDoor(app, webhook)
 
 
 def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from services.payments.gateway import NotAnEvent, SignatureRefused, open_envelope, verify
 from services.payments.intake import Intake
@@ -85,17 +85,20 @@ class Webhook:
 
 
 class StripeDoor:
-    """Hands webhooks to `webhook`, and everything else on to the application."""
+    """Hands webhooks to `webhook`, and everything else on to the application.
 
-    def __init__(self, app: ASGIApp, webhook: Webhook) -> None:
-        self._app = app
+    It stands outside the application: its own layers take as long as everything that a webhook needs.
+    """
+
+    def __init__(self, app: FastAPI, webhook: Webhook) -> None:
+        self.app = app
         self._webhook = webhook
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == PATH:
             await self._webhook(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
 
 _OK = b'{"received":true}'

@@ -38,9 +38,9 @@ async def door(database: Database, hands: Hands) -> AsyncIterator[httpx.AsyncCli
     settings = Settings(
         database_url=database.url, stripe_webhook_secrets=f"{OLD},{NEW}", farebox_log_json=False
     )
-    app = create_web(settings, hands)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
+    door = create_web(settings, hands)
+    async with door.app.router.lifespan_context(door.app):
+        transport = httpx.ASGITransport(door)
         async with httpx.AsyncClient(transport=transport, base_url="http://payments") as opened:
             yield opened
 

@@ -69,12 +69,12 @@ Understood = StripeFact | Nothing | Thin
 
 def translate(body: bytes) -> Understood:
     """Raises NotUnderstood, UnknownCurrency or InvalidInput: then the event is parked."""
+    raw = _parsed(body)
+    if raw.get("object") == THIN:
+        return _thin(open_envelope(body), raw.get("related_object"))
+    content = _content(raw)
     try:
-        raw = orjson.loads(body)
-        if raw.get("object") == THIN:
-            return _thin(open_envelope(body), raw.get("related_object"))
         event = shapes.Event.model_validate(raw)
-        content = raw["data"]["object"]
         match content.get("object"):
             case "payment_intent":
                 return _intent_fact(event, shapes.PaymentIntent.model_validate(content))
@@ -91,8 +91,24 @@ def translate(body: bytes) -> Understood:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise NotUnderstood(f"{error.title}.{place}: {first['msg']}") from error
-    except (orjson.JSONDecodeError, KeyError, AttributeError) as error:
-        raise NotUnderstood(f"not a Stripe event: {error!r}") from error
+
+
+def _parsed(body: bytes) -> dict[str, object]:
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise NotUnderstood(f"not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise NotUnderstood("the event is no JSON object")
+    return raw
+
+
+def _content(raw: dict[str, object]) -> dict[str, object]:
+    data = raw.get("data")
+    content = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(content, dict):
+        raise NotUnderstood("the event carries no object")
+    return content
 
 
 def _thin(event: Envelope, related: object) -> Thin | Nothing:
