@@ -1,6 +1,7 @@
 """PostgreSQL out of the wheel: started, found, started again after any death, and gone when told."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from embedded import postgres
+from embedded import postgres, unprivileged
 from embedded.errors import DiskFull, FolderNotUsable, PortInUse
 from embedded.ports import free_port, is_in_use
 from embedded.postgres import EmbeddedPostgres, running_server
@@ -142,9 +143,34 @@ def test_a_killed_owner_takes_the_server_with_it(open_folder: Path) -> None:
     assert processes_in(open_folder) == []
 
 
-@pytest.mark.skipif(
+as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root meets folders that its servers cannot enter"
 )
+
+
+@as_root
+def test_programs_in_a_private_folder_are_copied_to_where_the_server_can_enter(
+    open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = postgres.client_programs().parent
+    package = installed.parent
+    private = tmp_path / "site-packages"
+    shutil.copytree(installed, private / package.name / installed.name)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, private / libraries.name)
+    private.chmod(0o700)
+    programs = private / package.name / installed.name / "bin"
+    monkeypatch.setattr(postgres, "client_programs", lambda: programs)
+    monkeypatch.setattr(unprivileged, "ROOT_CACHE", open_folder / "cache")
+    for _ in ("copied", "found"):
+        with EmbeddedPostgres(open_folder / "data", durable=False) as server:
+            assert server.server_programs().is_relative_to(open_folder / "cache")
+            assert value_of(server.url, "SELECT 1") == 1
+    assert len(list((open_folder / "cache").iterdir())) == 1
+
+
+@as_root
 def test_a_private_folder_is_replaced_by_one_the_server_can_enter(tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
