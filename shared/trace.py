@@ -27,7 +27,8 @@ request_cause: ContextVar[Cause] = ContextVar("request_cause")
 
 
 def new_traceparent() -> str:
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    random = secrets.token_hex(24)
+    return f"00-{random[:32]}-{random[32:]}-01"
 
 
 def child_of(traceparent: str | None) -> str:

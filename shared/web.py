@@ -22,6 +22,7 @@ from shared.db import create_engine, create_sessions
 from shared.errors import InvalidInput
 from shared.events import Event
 from shared.health import CHECKS, HealthProbe
+from shared.heap import keep_what_is_loaded
 from shared.settings import Service, Settings
 from shared.trace import Cause, child_of, request_cause, trace_id
 
@@ -75,6 +76,7 @@ def create_app(web: Web) -> FastAPI:
 
 def serve(app: ASGIApp, settings: Settings, service: Service) -> None:
     """Run until SIGTERM; requests under way are finished first."""
+    keep_what_is_loaded()
     uvicorn.run(
         app,
         host=settings.farebox_host,

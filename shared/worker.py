@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from shared import log
 from shared.consumer import Consumer, Handlers
 from shared.db import Sessions, create_engine, create_sessions
+from shared.heap import keep_what_is_loaded
 from shared.relay import Relay
 from shared.schema import schema_problem
 from shared.settings import Service, Settings
@@ -44,6 +45,7 @@ def main(
 def run_worker(
     settings: Settings, service: Service, handlers: Handlers, loops: LoopFactory | None = None
 ) -> None:
+    keep_what_is_loaded()
     uvloop.run(_run(settings, service, handlers, loops))
 
 
