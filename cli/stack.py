@@ -15,6 +15,7 @@ from rich.table import Table
 from embedded.errors import EmbeddedFault
 from embedded.processes import interrupt_on_termination
 from embedded.stack import Stack, StackOptions, stop_stack
+from embedded.stack_plan import empty
 from embedded.stack_record import StackRecord, read_record
 
 EXIT_FAILED = 1
@@ -23,6 +24,9 @@ EXIT_INTERRUPTED = 130
 DEFAULT_FOLDER = StackOptions().folder
 
 Folder = Annotated[Path, typer.Option(help="Where state, data and logs are kept.")]
+RemoveData = Annotated[
+    bool, typer.Option("--remove-data", help="Take the data away, not the logs.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For a script to read.")]
 
 stack = typer.Typer(help="What runs on this machine.", no_args_is_help=True)
@@ -99,10 +103,12 @@ def up(folder: Folder = DEFAULT_FOLDER) -> None:
         show_urls(console, record)
 
 
-def down(folder: Folder = DEFAULT_FOLDER) -> None:
+def down(folder: Folder = DEFAULT_FOLDER, remove_data: RemoveData = False) -> None:
     """Stop exactly what `farebox up` started; data and logs stay."""
     with one_line_faults():
         stopped = stop_stack(folder)
+        if remove_data and folder.exists():
+            empty(folder)
     print(f"stopped {len(stopped)} processes" if stopped else "nothing was running")
 
 

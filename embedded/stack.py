@@ -90,7 +90,7 @@ class Stack:
             on_step("making ready")
             plan = make_plan(options.folder, options.environ)
             if options.fresh:
-                empty(plan)
+                empty(options.folder)
             prepare_servers(plan)
             plan_services(plan)
             supervisor = Supervisor.launch(
@@ -238,7 +238,7 @@ class Stack:
         stop_stack(self.folder)
         self._supervisor.reap()
         if self._fresh:
-            empty(self._plan)
+            empty(self.folder)
 
     def __enter__(self) -> Self:
         return self

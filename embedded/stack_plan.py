@@ -136,13 +136,11 @@ def prepare_servers(plan: Plan) -> None:
         plan.programs.append(Program(SANDBOX, python_module(*arguments), ROOT, SERVER_RANK))
 
 
-def empty(plan: Plan) -> None:
-    """Take away the data of our own servers, wherever it lies; logs stay, they tell what went wrong."""
-    if plan.postgres is not None:
-        plan.postgres.remove()
-    if plan.kafka is not None:
-        plan.kafka.remove()
-    shutil.rmtree(plan.folder / SANDBOX, ignore_errors=True)
+def empty(folder: Path) -> None:
+    """Take away our own servers' data, wherever it lies; logs stay, they tell what went wrong."""
+    EmbeddedPostgres(folder / POSTGRES).remove()
+    EmbeddedKafka(folder / KAFKA).remove()
+    shutil.rmtree(folder / SANDBOX, ignore_errors=True)
 
 
 def plan_services(plan: Plan) -> None:
