@@ -37,9 +37,9 @@ FIELDS = {
 
 @pytest.fixture
 async def client(database: Database, hands: Hands) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_web(Settings(database_url=database.url), hands)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
+    web = create_web(Settings(database_url=database.url), hands)
+    async with web.app.router.lifespan_context(web.app):
+        transport = httpx.ASGITransport(web)
         async with httpx.AsyncClient(transport=transport, base_url="http://payments") as opened:
             yield opened
 
@@ -176,9 +176,9 @@ async def test_metrics_count_webhooks(client: httpx.AsyncClient) -> None:
 
 async def test_reading_asks_for_a_key_where_that_is_set(database: Database) -> None:
     settings = Settings(database_url=database.url, farebox_require_keys=True)
-    app = create_web(settings)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app)
+    web = create_web(settings)
+    async with web.app.router.lifespan_context(web.app):
+        transport = httpx.ASGITransport(web)
         async with httpx.AsyncClient(transport=transport, base_url="http://payments") as client:
             assert (await client.get("/payments")).status_code == 401
             assert (await client.post("/webhooks/stripe", content=b"")).status_code == 400
