@@ -6,17 +6,19 @@ Everything is set-based: a batch of facts or a chunk of a rollout takes the same
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import RowMapping, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.domain import Box, CostKind, cost, kind_of_change, place_of, priced_lines
-from services.pricing.models import RolloutItem
+from services.pricing.models import Rollout, RolloutItem
 from services.pricing.versions import Current
 from shared import log
+from shared.errors import Conflict
 from shared.events import (
     BillingInterval,
     BoxLine,
@@ -43,6 +45,10 @@ REASONS: Mapping[CostKind, str] = {
 logger = log.get("pricing")
 
 
+class UnreadableSubscription(Conflict):
+    title = "The storefront wrote something into the subscription that is no box"
+
+
 class Subject(BaseModel):
     """A subscription as its row and its delivery address say it now."""
 
@@ -60,6 +66,18 @@ class Subject(BaseModel):
     loyalty_discount_minor: int
     country: str | None
     region: str | None
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Self:
+        """Raises UnreadableSubscription."""
+        try:
+            return cls.model_validate(row)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UnreadableSubscription(
+                f"{where}: {first['msg']}", subscription_id=str(row["id"])
+            ) from error
 
     def unpriceable(self) -> str | None:
         """Why there is nothing to price, or None."""
@@ -133,7 +151,7 @@ class CostChange:
 
 
 async def lock_rows(session: AsyncSession, ids: Collection[UUID]) -> Sequence[RowMapping]:
-    """Rows for `Subject.model_validate`, locked in order of id until commit."""
+    """Rows for `Subject.of`, locked in order of id until commit."""
     statement = (
         select(
             *(Subscription.id, Subscription.user_id, Subscription.status, Subscription.currency),
@@ -172,9 +190,9 @@ async def reprice(
 ) -> list[CostChange]:
     """Bring the cost of these subscriptions in line with what their rows say; none that is already is touched.
 
-    Raises NoDeliveryCost, NoTaxRate, UnknownVariant.
+    Raises NoDeliveryCost, NoTaxRate, UnknownVariant, UnreadableSubscription.
     """
-    subjects = [Subject.model_validate(row) for row in await lock_rows(session, whys)]
+    subjects = [Subject.of(row) for row in await lock_rows(session, whys)]
     prices = await prices_for(session, subjects)
     left_out = await _left_out(session, current, subjects)
     changes: list[CostChange] = []
@@ -203,19 +221,23 @@ async def reprice(
 async def _left_out(
     session: AsyncSession, current: Current, subjects: Iterable[Subject]
 ) -> set[UUID]:
-    """Of those priced by another version, whom the active one's rollout had to leave: it does not come back."""
+    """Of those priced by another version, whom the active one's rollout has passed by: it does not come back."""
     if current.active is None:
         return set()
     number = current.active.number
-    behind = [s.id for s in subjects if s.price_version not in (None, number)]
-    if not behind:
+    behind = {s.id for s in subjects if s.price_version not in (None, number)}
+    rollout = await session.get(Rollout, number) if behind else None
+    if rollout is None:
         return set()
     statement = select(RolloutItem.subscription_id).where(
         RolloutItem.price_version == number,
         RolloutItem.subscription_id.in_(behind),
-        RolloutItem.outcome.in_(("excluded", "failed")),
+        RolloutItem.outcome.is_(None),
     )
-    return set(await session.scalars(statement))
+    waiting = set(await session.scalars(statement))
+    if rollout.status == "listing":
+        waiting |= {i for i in behind if rollout.listed_to is None or i > rollout.listed_to}
+    return behind - waiting
 
 
 async def _refill(session: AsyncSession, boxes: Iterable[tuple[Subject, Box]]) -> None:

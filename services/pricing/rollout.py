@@ -11,7 +11,6 @@ from typing import Literal
 from uuid import UUID
 
 import orjson
-from pydantic import ValidationError
 from sqlalchemy import RowMapping, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,6 +18,7 @@ from services.pricing.costs import (
     CostChange,
     Prices,
     Subject,
+    UnreadableSubscription,
     Why,
     lock_rows,
     prices_for,
@@ -169,11 +169,9 @@ def _read(rows: Iterable[RowMapping]) -> tuple[list[Subject], list[Result]]:
     failed: list[Result] = []
     for row in rows:
         try:
-            subjects.append(Subject.model_validate(row))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            failed.append(Result(row["id"], "failed", f"{where}: {first['msg']}"))
+            subjects.append(Subject.of(row))
+        except UnreadableSubscription as error:
+            failed.append(Result(row["id"], "failed", error.detail))
     return subjects, failed
 
 

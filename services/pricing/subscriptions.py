@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import date
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pricing.costs import Subject, Why, lock_rows, reprice
+from services.pricing.costs import Why, lock_rows, reprice
 from services.pricing.domain import (
     Action,
     NotInThisState,
@@ -22,7 +23,7 @@ from services.pricing.domain import (
 from services.pricing.models import SubscriptionCostHistory
 from services.pricing.versions import Current, NoPriceInForce, current_versions
 from shared.errors import InvalidInput, NotFound
-from shared.events import BillingInterval, BoxLine
+from shared.events import BillingInterval, BoxLine, SubscriptionStatus
 from shared.outbox import say_why
 from shared.storefront import Address, Subscription, User
 
@@ -59,6 +60,14 @@ class Order:
     delivery: Delivery
 
 
+class Held(BaseModel):
+    """A subscription under lock, whatever the storefront wrote into its box."""
+
+    user_id: UUID
+    status: SubscriptionStatus
+    variants: list[object]
+
+
 async def create_subscription(session: AsyncSession, order: Order, why: Why) -> UUID:
     """Raises UnknownUser, UnknownAddress, UnknownVariant, NoPriceInForce and what the cost rule raises."""
     current = await _priceable(session, why)
@@ -91,7 +100,7 @@ async def change_variants(
     current = await _priceable(session, why)
     subject = await _locked(session, subscription_id)
     _open(subject)
-    if _contents(subject.variants) == _contents(lines):
+    if _contents(subject.variants) == _unpriced(lines):
         return
     await say_why(session, why.cause, why.at)
     await _write(session, subscription_id, variants=_unpriced(lines))
@@ -166,13 +175,13 @@ async def _priceable(session: AsyncSession, why: Why) -> Current:
     return current
 
 
-async def _locked(session: AsyncSession, subscription_id: UUID) -> Subject:
+async def _locked(session: AsyncSession, subscription_id: UUID) -> Held:
     for row in await lock_rows(session, [subscription_id]):
-        return Subject.model_validate(row)
+        return Held.model_validate(row)
     raise SubscriptionNotFound(f"there is no subscription {subscription_id}")
 
 
-def _open(subject: Subject) -> None:
+def _open(subject: Held) -> None:
     if subject.status == "canceled":
         raise NotInThisState(
             "cannot change it: the subscription is canceled", subscription_status="canceled"
@@ -195,5 +204,11 @@ def _unpriced(lines: tuple[BoxLine, ...]) -> list[dict[str, object]]:
     return [{"variant_id": str(line.variant_id), "quantity": line.quantity} for line in lines]
 
 
-def _contents(lines: tuple[BoxLine, ...]) -> list[tuple[UUID, int]]:
-    return [(line.variant_id, line.quantity) for line in lines]
+def _contents(variants: Sequence[object]) -> list[object]:
+    """Stored lines without what pricing adds to them."""
+    return [
+        {key: value for key, value in line.items() if key != "unit_price_minor"}
+        if isinstance(line, dict)
+        else line
+        for line in variants
+    ]

@@ -153,3 +153,24 @@ async def test_a_users_subscriptions_are_paged(
         after = f"&after={page['next']}"
     assert set(found) == made
     assert page["next"] is None
+
+
+async def test_what_the_storefront_garbled_can_be_read_about_and_mended(
+    api: Api, shop: Shop, sessions: Sessions, clock: Ticking, customer: Customer
+) -> None:
+    await publish_config(sessions, clock.now)
+    order = customer.order()
+    path = f"/subscriptions/{(await api.done('POST', '/subscriptions', order))['id']}"
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET variants = '[{\"quantity\": 0}, 7]'"
+    )
+    delivery = {key: order[key] for key in ("delivery_type", "delivery_address_id")}
+    refused = await api.ask("PUT", f"{path}/delivery", delivery)
+    assert (refused.status_code, refused.json()["type"]) == (
+        409,
+        "urn:farebox:problem:unreadable-subscription",
+    )
+    await api.done("GET", path)
+    await api.done("POST", f"{path}/pause")
+    mended = await api.done("PUT", f"{path}/variants", {"variants": order["variants"]})
+    assert mended["total_minor"] == 5_253

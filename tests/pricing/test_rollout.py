@@ -169,6 +169,33 @@ async def test_whom_a_rollout_had_to_leave_is_moved_as_soon_as_it_can_be(
     )
 
 
+async def test_who_was_canceled_during_a_rollout_and_is_not_any_more_is_moved(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    write = "UPDATE public.subscriptions SET status = $1, canceled_at = $2"
+    await shop.storefront.execute(write, "canceled", clock.now)
+    version = await publish_config(sessions, clock.now, DEARER)
+    await finish(sessions, clock)
+    await shop.storefront.execute(write, "active", None)
+    await hear_storefront(shop, sessions)
+    assert (await shop.row(subscription))["price_version"] == version
+
+
+async def test_a_fact_heard_before_its_turn_leaves_the_move_to_the_rollout(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    version = await publish_config(sessions, clock.now, DEARER)
+    for status in ("paused", "active"):  # before it is listed, and after
+        await shop.storefront.execute("UPDATE public.subscriptions SET status = $1", status)
+        await hear_storefront(shop, sessions)
+        assert len(await shop.history(subscription)) == 1
+        await run_once(sessions, clock, CHUNK)
+    await finish(sessions, clock)
+    assert (await progress_of(sessions, version)).outcomes["moved"] == 1
+
+
 async def test_a_subscription_never_priced_is_priced_by_the_rollout(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:

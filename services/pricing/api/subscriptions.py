@@ -6,6 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, status
+from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.api.access import SUBSCRIPTIONS_READ, SubscriptionsWriter
@@ -76,7 +77,7 @@ class SubscriptionView(View):
     period_end: datetime | None
     created_at: datetime
     canceled_at: datetime | None
-    variants: tuple[BoxLine, ...]
+    variants: list[BoxLine] | list[JsonValue]  # the latter: as the storefront wrote it, no box
     variants_changed_at: datetime | None
     total_minor: int | None
     price_version: int | None
