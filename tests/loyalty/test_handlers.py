@@ -155,6 +155,16 @@ async def test_eight_deliveries_at_once_book_once(sessions: Sessions) -> None:
     await assert_audit_holds(sessions)
 
 
+async def test_payments_of_one_customer_booked_at_once_all_count(sessions: Sessions) -> None:
+    customer = uuid4()
+    await tell(sessions, paid(customer_id=customer))
+
+    await asyncio.gather(*(tell(sessions, paid(customer_id=customer)) for _ in range(8)))
+
+    assert await account(sessions) == (225, "bronze", 9)
+    await assert_audit_holds(sessions)
+
+
 async def test_two_workers_with_the_same_customers_in_other_orders_both_get_through(
     sessions: Sessions,
 ) -> None:
@@ -217,17 +227,22 @@ async def test_a_payment_whose_customer_is_named_later_earns_then(sessions: Sess
     assert [row[:3] for row in await ledger(sessions)] == [("earned", 25, 2)]
 
 
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("later", [uuid4(), None])
 async def test_a_payment_stays_with_the_first_customer_it_earned_for(
-    sessions: Sessions, later: UUID | None
+    sessions: Sessions, later: UUID | None, together: bool
 ) -> None:
     payment, first = uuid4(), uuid4()
-    await tell(sessions, paid(payment, 1, customer_id=first))
+    facts = [
+        paid(payment, 1, customer_id=first),
+        paid(payment, 2, customer_id=later, refunded_minor=1_000),
+    ]
 
-    await tell(sessions, paid(payment, 2, customer_id=later, refunded_minor=1_000))
+    for batch in [facts] if together else [[fact] for fact in facts]:
+        await tell(sessions, *batch)
 
-    [line] = await rows(sessions, "SELECT user_id, balance_points FROM loyalty_accounts")
-    assert line == (first, 15)
+    earned = "SELECT user_id, balance_points FROM loyalty_accounts WHERE revision > 0"
+    assert await rows(sessions, earned) == [(first, 15)]
     await assert_audit_holds(sessions)
 
 
