@@ -21,8 +21,10 @@ logger = log.get("http")
 def problem(
     status: int, slug: str, title: str, detail: str, extra: Mapping[str, object] | None = None
 ) -> JSONResponse:
-    body = {"type": f"urn:farebox:problem:{slug}", "title": title, "status": status}
-    body |= {"detail": detail, **(extra or {})}
+    # What the error carries may be named like a standard member, which then wins.
+    body = dict(extra or {})
+    body |= {"type": f"urn:farebox:problem:{slug}", "title": title}
+    body |= {"status": status, "detail": detail}
     return JSONResponse(jsonable_encoder(body), status_code=status, media_type=MEDIA_TYPE)
 
 

@@ -30,7 +30,7 @@ router = APIRouter()
 async def post_fact(session: Session, cause: RequestCause, fail: bool = False) -> dict[str, str]:
     await publish(session, [(payment(), cause)])
     if fail:
-        raise Conflict("not possible now", reason="a test")
+        raise Conflict("not possible now", reason="a test", status="paused")
     return {"cause": cause.id}
 
 
