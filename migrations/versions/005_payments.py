@@ -53,6 +53,11 @@ def upgrade() -> None:
             postgresql_where=sa.text("status = 'received' AND waiting_for IS NULL"),
         ),
         sa.Index(
+            "ix_stripe_events_parked",
+            "position",
+            postgresql_where=sa.text("status = 'parked'"),
+        ),
+        sa.Index(
             "ix_stripe_events_waiting",
             "waiting_for",
             postgresql_where=sa.text("status = 'received' AND waiting_for IS NOT NULL"),

@@ -7,14 +7,14 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
-from sqlalchemy import ColumnElement, Select, select, tuple_
+from sqlalchemy import ColumnElement, Select, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.domain import Fold, decode
 from services.payments.fold_records import moment
 from services.payments.models import PaymentIntent, StripeEvent
 from shared.auth import require
-from shared.errors import InvalidInput, NotFound
+from shared.errors import Conflict, InvalidInput, NotFound
 from shared.events import PaymentStatus
 from shared.web import Session
 
@@ -179,6 +179,21 @@ async def show_stripe_event(event_id: StripeId, session: Session) -> StripeEvent
         waiting_for=event.waiting_for,
         payment_id=payment_id,
     )
+
+
+@router.post("/stripe-events/{event_id}/retry", dependencies=[Depends(require("payments:write"))])
+async def retry_stripe_event(event_id: StripeId, session: Session) -> StripeEventView:
+    """Give a parked event back to the fold, after what it could not be understood for has changed."""
+    retried = await session.execute(
+        update(StripeEvent)
+        .where(StripeEvent.id == event_id, StripeEvent.status == "parked")
+        .values(status="received", detail=None, processed_at=None)
+        .returning(StripeEvent.id)
+    )
+    shown = await show_stripe_event(event_id, session)
+    if retried.first() is None:
+        raise Conflict(f"event {event_id} is {shown.status}, not parked", status=shown.status)
+    return shown
 
 
 def _filtered(only: Filters) -> Select[PaymentIntent]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from services.payments import asking, fold
+from services.payments import asking, fold, gauges
 from services.payments.api import router
 from services.payments.gateway import StripeClient
 from services.payments.handlers import HANDLERS
@@ -38,7 +38,7 @@ def create_web(settings: Settings, clock: Clock = utc_now) -> StripeDoor:
             router,
             hears=tuple(HANDLERS),
             clock=clock,
-            lifespans=(webhook.lifespan,),
+            lifespans=(webhook.lifespan, gauges.lifespan),
         )
     )
     return StripeDoor(app, webhook)

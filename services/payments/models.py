@@ -36,6 +36,7 @@ class StripeEvent(Base):
             "position",
             postgresql_where=text("status = 'received' AND waiting_for IS NULL"),
         ),
+        Index("ix_stripe_events_parked", "position", postgresql_where=text("status = 'parked'")),
         Index(
             "ix_stripe_events_waiting",
             "waiting_for",

@@ -1,5 +1,6 @@
 """Payments over HTTP, on rows that the fold made."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -7,6 +8,8 @@ import httpx
 import pytest
 
 from services.payments.app import create_web
+from shared.auth import create_key
+from shared.db import create_engine, create_sessions
 from shared.events import derived_id
 from shared.settings import Settings
 from tests.conftest import Database
@@ -182,3 +185,46 @@ async def test_reading_asks_for_a_key_where_that_is_set(database: Database) -> N
         async with httpx.AsyncClient(transport=transport, base_url="http://payments") as client:
             assert (await client.get("/payments")).status_code == 401
             assert (await client.post("/webhooks/stripe", content=b"")).status_code == 400
+
+
+async def test_a_parked_event_is_retried_by_whoever_may_write(
+    database: Database, service: Service, client: httpx.AsyncClient
+) -> None:
+    lives = played(1, ["left_unpaid"])
+    [event, *_] = lives.events
+    await service.receive([event | {"data": {"object": {"object": "payment_intent"}}}])
+    await service.fold_all()
+    assert (await service.fate(event["id"]))[0] == "parked"
+    url = f"/stripe-events/{event['id']}/retry"
+    assert (await client.post(url)).status_code == 401
+    async with create_sessions(
+        engine := create_engine(database.url, "payments")
+    ).begin() as session:
+        key = await create_key(session, "payments", "operator", ["payments:read", "payments:write"])
+    await engine.dispose()
+    allowed = {"Authorization": f"Bearer {key}"}
+    answer = await client.post(url, headers=allowed)
+    assert (answer.status_code, answer.json()["status"]) == (200, "received")
+    assert (await client.post(url, headers=allowed)).status_code == 409
+    assert await service.fold_all() == 1
+    assert (await service.fate(event["id"]))[0] == "parked"
+
+
+async def test_metrics_say_what_needs_looking_at(
+    database: Database, hands: Hands, service: Service
+) -> None:
+    lives = played(1, ["left_unpaid"])
+    for event in lives.events:
+        event["data"]["object"]["metadata"] = {}
+    await service.receive([*lives.events, lives.events[0] | {"id": "evt_bad", "data": None}])
+    await service.fold_all()
+    web = create_web(Settings(database_url=database.url), hands)
+    async with web.app.router.lifespan_context(web.app):
+        transport = httpx.ASGITransport(web)
+        async with httpx.AsyncClient(transport=transport, base_url="http://payments") as client:
+            while 'farebox_payments{kind="unlinked"}' not in (
+                text := (await client.get("/metrics")).text
+            ):
+                await asyncio.sleep(0.05)
+    assert 'farebox_payments{kind="unlinked"} 1.0' in text
+    assert 'farebox_stripe_events{kind="parked"} 1.0' in text

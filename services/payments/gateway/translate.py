@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 import orjson
@@ -47,6 +48,8 @@ PAYMENT_LINK_RANK = 1
 CHARGE_LINK_RANK = 0
 # Metadata may be 500 characters long; an operator needs to recognise it, not to read it all.
 MAX_LINK_LENGTH = 100
+# A payment's facts name the same two within seconds of each other: 2 MB at most.
+NAMES_REMEMBERED = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +288,16 @@ def _links(event: shapes.Event, metadata: dict[str, str], rank: int) -> dict[str
 
 
 def _link(event: shapes.Event, text: str, rank: int) -> Link:
-    try:
-        return Link(True, rank, event.created, event.id, str(UUID(text)))
-    except ValueError:
+    name = _uuid_text(text)
+    if name is None:
         return Link(False, rank, event.created, event.id, text[:MAX_LINK_LENGTH])
+    return Link(True, rank, event.created, event.id, name)
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def _uuid_text(text: str) -> str | None:
+    """In the one way of writing a UUID; None where it is none."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None

@@ -1,0 +1,129 @@
+"""Rules that legal lives seldom touch: contradictions, clocks that run backwards, currencies that differ."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.payments.domain import (
+    Dispute,
+    Fee,
+    Fold,
+    Link,
+    Payout,
+    Refund,
+    Snapshot,
+    Told,
+    join,
+    phase_of,
+    state,
+    type_rank,
+    unlinked_reasons,
+)
+from services.payments.domain.fold import UNKNOWN_TYPE_RANK
+from shared.events import PaymentStatus
+
+
+def told(status: PaymentStatus, second: int = 5, received: int = 0, **more: object) -> Fold:
+    code = more.get("failure_code")
+    snapshot = Snapshot(status, "USD", 1_000, 0, str(code) if code else None)
+    ended: dict[str, tuple[int, int]] = {status: (0, second)} if phase_of(status) == 2 else {}
+    return Fold(
+        phase=phase_of(status),
+        second=second,
+        told={f"evt_{status}_{second}": Told(3, 0, snapshot)},
+        received_minor=received,
+        created=1,
+        ended=ended,
+    )
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (told("succeeded", 3, 1_000), told("requires_action", 9)),
+        (told("requires_capture", 3), told("processing", 9)),
+        (told("canceled", 3), told("requires_capture", 9)),
+    ],
+)
+def test_a_phase_is_never_left_whatever_the_seconds_say(earlier: Fold, later: Fold) -> None:
+    [furthest] = [told_there.snapshot.status for told_there in earlier.told.values()]
+    assert state(join(earlier, later)).status == furthest
+    assert state(join(later, earlier)).status == furthest
+
+
+def test_a_payment_that_succeeded_has_no_failure_code_left() -> None:
+    assert state(told("succeeded", 5, 1_000, failure_code="lost_card")).failure_code is None
+    assert state(told("canceled", 5, failure_code="lost_card")).failure_code == "lost_card"
+
+
+REFUND = Refund(2, "succeeded", 600, 7, held=True)
+
+
+@pytest.mark.parametrize(
+    ("fold", "anomaly"),
+    [
+        (told("succeeded", 5, 1_000), None),
+        (replace(told("succeeded", 5, 1_000), refunds={"re_1": REFUND}), None),
+        (join(told("succeeded", 5, 1_000), told("canceled", 6)), "succeeded and canceled"),
+        (told("succeeded", 5, 1_001), "received 1001 of 1000"),
+        (
+            replace(told("succeeded", 5, 1_000), refunds={"re_1": REFUND, "re_2": REFUND}),
+            "refunded 1200 and disputed 0 of 1000 received",
+        ),
+        (
+            replace(
+                told("succeeded", 5, 1_000),
+                refunds={"re_1": REFUND},
+                disputes={"dp_1": Dispute((8, "evt_9", "lost"), {"txn_1": Payout(8, 500)})},
+            ),
+            "refunded 600 and disputed 500 of 1000 received",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_said_and_not_resolved(fold: Fold, anomaly: str | None) -> None:
+    assert state(fold).anomaly == anomaly
+
+
+def test_the_first_success_is_when_it_succeeded_and_stripes_answer_only_if_nothing_else_says() -> (
+    None
+):
+    answered = replace(told("succeeded", 9, 1_000), ended={"succeeded": (1, 4)})
+    assert state(answered).succeeded_at == 4
+    assert state(join(answered, told("succeeded", 7, 1_000))).succeeded_at == 7
+
+
+@pytest.mark.parametrize(
+    ("fees", "fee_minor"),
+    [
+        ({}, None),
+        ({"txn_1": Fee(True, "USD", 59, 941)}, 59),
+        ({"txn_1": Fee(True, "USD", 59, 941), "txn_2": Fee(False, "USD", 1_500, -2_500)}, 1_559),
+        ({"txn_2": Fee(False, "USD", 1_500, -2_500)}, None),
+        ({"txn_1": Fee(True, "EUR", 50, 850)}, None),
+    ],
+)
+def test_a_fee_is_known_once_the_charges_own_is(
+    fees: dict[str, Fee], fee_minor: int | None
+) -> None:
+    assert state(replace(told("succeeded", 5, 1_000), fees=fees)).fee_minor == fee_minor
+
+
+def test_a_link_that_is_no_uuid_says_so_and_yields_to_one_that_is() -> None:
+    bad = replace(told("succeeded"), links={"user_id": Link(False, 1, 9, "evt_2", "bob")})
+    good = replace(
+        told("succeeded"),
+        links={"user_id": Link(True, 0, 1, "evt_1", "11111111-1111-4111-8111-111111111111")},
+    )
+    assert unlinked_reasons(bad) == ["metadata user_id 'bob' is no UUID"]
+    assert unlinked_reasons(join(bad, good)) == []
+    assert state(join(bad, good)).user_id is not None
+
+
+def test_a_state_needs_something_that_says_what_the_payment_is() -> None:
+    with pytest.raises(ValueError, match="no fact"):
+        state(Fold(refunds={"re_1": REFUND}))
+
+
+def test_kinds_of_news_nobody_knows_yet_come_after_creation() -> None:
+    assert type_rank("payment_intent.created") < UNKNOWN_TYPE_RANK
+    assert type_rank("payment_intent.something_new") == UNKNOWN_TYPE_RANK
