@@ -189,6 +189,18 @@ async def test_eight_deliveries_at_once_count_once(sessions: Sessions) -> None:
     await assert_audit_holds(sessions)
 
 
+async def test_workers_that_hear_a_payment_s_states_at_once_agree_on_the_newest(
+    sessions: Sessions,
+) -> None:
+    facts = [fact for _ in range(4) for fact in payment_life(uuid4())]
+
+    await asyncio.gather(*(deliver(sessions, "one", HANDLERS, [fact]) for fact in facts))
+
+    revisions = "SELECT DISTINCT revision FROM payment_facts"
+    assert await rows(sessions, revisions) == [(7,)]
+    await assert_audit_holds(sessions)
+
+
 async def test_workers_that_hear_a_subscription_s_facts_at_once_agree(sessions: Sessions) -> None:
     facts = [fact for _ in range(3) for fact in subscription_life(uuid4())]
     Random(1).shuffle(facts)

@@ -299,6 +299,19 @@ async def test_a_subscription_s_points_count_all_its_payments_however_old(
     assert told == [(25, 25), (25, 50), (50, 75), (51, 76)]
 
 
+async def test_a_refund_of_a_payment_made_years_ago_is_taken_from_its_lot(
+    sessions: Sessions,
+) -> None:
+    payment, customer = uuid4(), uuid4()
+    then = JANUARY - timedelta(days=900)
+    await tell(sessions, paid(payment, 1, customer_id=customer, occurred_at=then))
+
+    await tell(sessions, paid(payment, 2, customer_id=customer, refunded_minor=1_000))
+
+    assert await account(sessions) == (15, "bronze", 2)
+    await assert_audit_holds(sessions)
+
+
 async def test_tiers_fall_when_their_points_lapse(sessions: Sessions) -> None:
     for _ in range(3):
         await tell(sessions, paid(customer_id=uuid4(), received_minor=50_000))

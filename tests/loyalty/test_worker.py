@@ -11,7 +11,8 @@ from tests.conftest import Database
 from tests.loyalty.conftest import JANUARY, paid
 from tests.loyalty.processes import environment, send, until, worker
 
-CUSTOMERS = 300
+# Each partition holds more than a batch, so that whichever is read first, its first batch does not reach the last customer.
+CUSTOMERS = 600
 PAYMENTS_EACH = 5
 HOLD = text("INSERT INTO loyalty_accounts (user_id, opened_at) VALUES (:user_id, :at)")
 
