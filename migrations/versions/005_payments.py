@@ -23,6 +23,12 @@ END $$
 
 
 def upgrade() -> None:
+    _create_stripe_events()
+    _create_questions()
+    _create_costs()
+
+
+def _create_stripe_events() -> None:
     op.create_table(
         "stripe_events",
         sa.Column("position", sa.BigInteger(), sa.Identity(), primary_key=True),
@@ -76,6 +82,9 @@ def upgrade() -> None:
         sa.Column("stripe_payment_id", sa.String()),
         schema="payments",
     )
+
+
+def _create_questions() -> None:
     op.create_table(
         "stripe_questions",
         sa.Column("id", sa.BigInteger(), sa.Identity(), primary_key=True),
@@ -103,6 +112,9 @@ def upgrade() -> None:
         ),
         schema="payments",
     )
+
+
+def _create_costs() -> None:
     op.create_table(
         "subscription_costs",
         sa.Column("subscription_id", sa.Uuid(), primary_key=True),
