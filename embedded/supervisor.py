@@ -168,6 +168,8 @@ def configuration(programs: Sequence[Program], folder: Path, address: Address) -
         f"logfile={quoted(logs / 'supervisord.log')}",
         f"pidfile={quoted(folder / 'supervisord.pid')}",
         f"childlogdir={quoted(logs)}",
+        # Its standard output is the same file: what precedes the log, such as a failed import, goes there.
+        "silent=true",
         "[inet_http_server]",
         f"port={LOOPBACK}:{address.port}",
         f"username={USER}",
