@@ -171,13 +171,16 @@ def test_programs_in_a_private_folder_are_copied_to_where_the_server_can_enter(
 
 
 @as_root
-def test_a_private_folder_is_replaced_by_one_the_server_can_enter(tmp_path: Path) -> None:
+def test_a_private_folder_is_replaced_by_one_the_server_can_enter(
+    open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unprivileged, "ROOT_STATE", open_folder / "elsewhere")
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     server = EmbeddedPostgres(private / "data", durable=False)
     try:
         assert value_of(server.start(), "SELECT 1") == 1
-        assert not server.data_dir.is_relative_to(private)
+        assert server.data_dir.is_relative_to(open_folder / "elsewhere")
     finally:
         server.remove()
     assert not server.data_dir.exists()
