@@ -52,6 +52,8 @@ def main() -> None:
             url=database_url(),
             target_metadata=target_metadata(),
             literal_binds=True,
+            # Else every % of the SQL comes out doubled, as the driver would want it.
+            dialect_opts={"paramstyle": "named"},
             version_table_schema="public",
             transaction_per_migration=True,
         )

@@ -74,24 +74,21 @@ class Trail:
 
     def record(self, kind: str, **fields: object) -> None:
         """Returns when the line is on the disk.  Raises OSError."""
-        at = self._clock()
         clean = {name: redact(value) for name, value in fields.items()}
         with _append(self.path) as file:
             previous = _last_hash(file)
             if isinstance(previous, _Torn):
                 file.write(b"\n")
-                line = {
-                    "at": at.isoformat(),
-                    "run": self.run,
-                    "kind": "torn",
-                    "prev": previous.hash,
-                }
-                previous = _write(file, line)
-            line = {"at": at.isoformat(), "run": self.run, "kind": kind} | clean
-            _write(file, line | {"prev": previous})
+                previous = _write(file, self._line("torn", {}, previous.hash))
+            _write(file, self._line(kind, clean, previous))
             os.fsync(file.fileno())
         with _append(self.log_path) as log:
-            log.write(_for_people(at.strftime("%Y-%m-%d %H:%M:%SZ"), self.run, kind, clean))
+            at = self._clock().strftime("%Y-%m-%d %H:%M:%SZ")
+            log.write(_for_people(at, self.run, kind, clean))
+
+    def _line(self, kind: str, fields: Mapping[str, object], previous: str) -> dict[str, object]:
+        first = {"at": self._clock().isoformat(), "run": self.run, "kind": kind}
+        return {**first, **fields, "prev": previous}
 
 
 def _append(path: Path) -> BinaryIO:

@@ -1,0 +1,220 @@
+"""The chain of revisions as plain SQL: what is linted is what is rehearsed is what is applied.
+
+Alembic renders each revision without a database; every piece it writes is one statement.  What stands between
+BEGIN and COMMIT is one step, and so is each statement outside.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+from migrations.faults import MigrationFault
+from migrations.steps import ROOT
+
+# Only its dialect matters: nothing connects.
+NOWHERE = "postgresql://nobody@localhost/nothing"
+VERSION_TABLE = "public.alembic_version"
+# In front of an UPDATE or DELETE that takes a few rows each time: repeated until it finds none.
+REPEAT_MARK = "/* farebox: repeat */"
+RUNNING = re.compile(r"-- Running (?:upgrade|downgrade) (.*?) -> (.*)")
+COMMENT = re.compile(r"\s*(--[^\n]*(\n|$)|/\*.*?\*/)", re.DOTALL)
+NAME = r'(?:"[^"]+"|[\w$]+)'
+CREATED = re.compile(
+    rf"CREATE (?:UNLOGGED )?(TABLE|SCHEMA|SEQUENCE|TYPE|(?:MATERIALIZED )?VIEW)"
+    rf" (IF NOT EXISTS )?({NAME}(?:\.{NAME})?)",
+    re.IGNORECASE,
+)
+INDEX = re.compile(
+    rf"CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:IF NOT EXISTS )?({NAME}) ON (?:ONLY )?(?:({NAME})\.)?{NAME}",
+    re.IGNORECASE,
+)
+
+
+class Kind(StrEnum):
+    """What a step is, and thereby how long it may wait and work."""
+
+    TRANSACTION = "transaction"
+    INDEX = "concurrent index"
+    VALIDATION = "validation"
+    BACKFILL = "backfill"
+    OTHER = "statement"
+
+
+class CannotRender(MigrationFault):
+    exit_code = 20
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """`number` counts a revision's steps from 1; `revision` is where the whole revision arrives."""
+
+    revision: str
+    title: str
+    number: int
+    statements: tuple[str, ...]
+    transactional: bool
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256("\0".join(self.statements).encode()).hexdigest()
+
+    @property
+    def kind(self) -> Kind:
+        if self.transactional:
+            return Kind.TRANSACTION
+        if self.statements[0].lstrip().startswith(REPEAT_MARK):
+            return Kind.BACKFILL
+        first = without_comments(self.statements[0]).upper()
+        words = first.split(None, 4)
+        if "CONCURRENTLY" in words and words[0] in ("CREATE", "DROP", "REINDEX"):
+            return Kind.INDEX
+        if words[0] == "ALTER" and "VALIDATE CONSTRAINT" in " ".join(first.split()):
+            return Kind.VALIDATION
+        return Kind.OTHER
+
+    @property
+    def ends_revision(self) -> bool:
+        return any(is_version_change(each) for each in self.statements)
+
+    @property
+    def creates(self) -> tuple[tuple[str, str], ...]:
+        """(table, schema, …; name) of what must not be there yet."""
+        found = (CREATED.match(without_comments(each)) for each in self.statements)
+        return tuple((m[1].lower(), m[3].replace('"', "")) for m in found if m and not m[2])
+
+    @property
+    def built_index(self) -> str | None:
+        """Schema and name of the index that this step builds concurrently."""
+        found = (
+            INDEX.match(without_comments(self.statements[0])) if not self.transactional else None
+        )
+        return f"{found[2] or 'public'}.{found[1]}".replace('"', "") if found else None
+
+    def __str__(self) -> str:
+        return f"{self.revision} {self.title}, step {self.number}"
+
+
+def without_comments(sql: str) -> str:
+    """`sql` from its first word on."""
+    while found := COMMENT.match(sql):
+        sql = sql[found.end() :]
+    return sql.strip()
+
+
+def is_version_change(sql: str) -> bool:
+    return bool(re.match(rf"(INSERT INTO|UPDATE|DELETE FROM) {VERSION_TABLE}\b", sql.lstrip()))
+
+
+class Chain:
+    """The revisions of this release; `more_versions` is a folder of further ones on top."""
+
+    def __init__(self, more_versions: Path | None = None) -> None:
+        self.config = Config(toml_file=ROOT / "pyproject.toml")
+        self.config.cmd_opts = argparse.Namespace(x=[f"url={NOWHERE}"])
+        if more_versions is not None:
+            folders = (ROOT / "migrations" / "versions", more_versions)
+            self.config.set_main_option("path_separator", "os")
+            self.config.set_main_option("version_locations", os.pathsep.join(map(str, folders)))
+        self._scripts = ScriptDirectory.from_config(self.config)
+
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self._scripts.get_heads())
+
+    def knows(self, revision: str) -> bool:
+        return any(each.revision == revision for each in self._scripts.walk_revisions())
+
+    def upgrade(self, current: Sequence[str]) -> tuple[PlannedStep, ...]:
+        """Steps from `current` to head.  Raises CannotRender."""
+        return self._steps(current, lambda rev: self._scripts._upgrade_revs("head", rev))
+
+    def downgrade(self, current: Sequence[str], to: str) -> tuple[PlannedStep, ...]:
+        """Steps back from `current` to revision `to` or `base`.  Raises CannotRender."""
+        return self._steps(current, lambda rev: self._scripts._downgrade_revs(to, rev))
+
+    def _steps(
+        self, current: Sequence[str], route: Callable[[str], object]
+    ) -> tuple[PlannedStep, ...]:
+        pieces = _Pieces()
+        self.config.output_buffer = pieces  # type: ignore[assignment]
+        try:
+            with EnvironmentContext(
+                self.config,
+                self._scripts,
+                fn=lambda rev, context: route(rev),
+                as_sql=True,
+                starting_rev=tuple(current) or None,
+                dont_mutate=True,
+            ):
+                self._scripts.run_env()
+        except CommandError as error:
+            raise CannotRender(f"the way from {current} is unknown: {error}") from error
+        except AttributeError as error:
+            # A revision that asks the database has no connection here.
+            raise CannotRender(
+                f"a revision cannot be written out as SQL ({error});"
+                " it must not read from the database: say it in SQL"
+            ) from error
+        return tuple(_cut(pieces.all, self._title))
+
+    def _title(self, revision: str) -> str:
+        script = self._scripts.get_revision(revision)
+        return script.doc if script is not None else ""
+
+
+class _Pieces:
+    """Alembic's output buffer: one write is one statement."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.all.append(text.strip())
+
+    def flush(self) -> None:
+        """Everything is in memory."""
+
+
+def _cut(pieces: Sequence[str], title: Callable[[str], str]) -> Iterator[PlannedStep]:
+    revision, number = "", 0
+    waiting: list[str] = []
+    inside = False
+    for piece in pieces:
+        if running := RUNNING.match(piece):
+            from_, to = running[1].strip(), running[2].strip()
+            # Downwards the line ends in what is left behind: the step is named for what it takes away.
+            revision, number = (from_ if "downgrade" in piece else to), 0
+        elif piece == "BEGIN;":
+            inside = True
+        elif piece == "COMMIT;":
+            inside = False
+            if waiting:
+                number += 1
+                yield PlannedStep(revision, title(revision), number, tuple(waiting), True)
+            waiting = []
+        elif not without_comments(piece):
+            continue
+        elif inside:
+            waiting.append(_tolerant(piece))
+        else:
+            number += 1
+            yield PlannedStep(revision, title(revision), number, (piece,), False)
+
+
+def _tolerant(piece: str) -> str:
+    """A database that was taken back to its base keeps the empty table of versions."""
+    start = f"CREATE TABLE {VERSION_TABLE} "
+    return (
+        piece.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
+        if piece.startswith(start)
+        else piece
+    )
