@@ -68,6 +68,15 @@ class SettingNotANumber(EmbeddedFault):
         self.setting = setting
 
 
+class NotADatabaseUrl(EmbeddedFault):
+    """Says nothing of what was given: it may hold a password."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "DATABASE_URL must look like postgresql://user:password@host:port/database"
+        )
+
+
 class MigrationFailed(EmbeddedFault):
     def __init__(self, exit_code: int, log: Path, last_lines: str) -> None:
         super().__init__(f"the migration job failed with {exit_code} (log: {log}): {last_lines}")

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
 from embedded import processes
-from embedded.errors import SettingNotANumber
+from embedded.errors import NotADatabaseUrl, SettingNotANumber
 from embedded.kafka import EmbeddedKafka
 from embedded.ports import LOOPBACK, free_port, require_free
 from embedded.postgres import SUPERUSER, EmbeddedPostgres, client_programs
 from embedded.processes import SUPERVISOR
 from embedded.supervisor import Program
+from shared.db import SERVICES
 from shared.settings import PORTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +91,7 @@ def plan_postgres(
     folder: Path, env: dict[str, str], ports: dict[str, int]
 ) -> EmbeddedPostgres | None:
     if env.get("DATABASE_URL"):
+        name_service_urls(env)
         return None
     wanted = chosen_port("FAREBOX_POSTGRES_PORT", env)
     if wanted is not None:
@@ -96,6 +101,17 @@ def plan_postgres(
     # The migration job backs up with pg_dump, whose version must be the server's.
     env["PATH"] = f"{client_programs()}:{env.get('PATH', '')}"
     return EmbeddedPostgres(folder / POSTGRES, log=folder / "logs" / f"{POSTGRES}.log")
+
+
+def name_service_urls(env: dict[str, str]) -> None:
+    """Write out each service's URL: the migration job gives a role the password its URL carries."""
+    try:
+        owner = make_url(env["DATABASE_URL"])
+    except (ArgumentError, ValueError):
+        raise NotADatabaseUrl from None
+    for service in SERVICES:
+        own = owner.set(username=f"{service}_app").render_as_string(hide_password=False)
+        env[f"{service.upper()}_DATABASE_URL"] = env.get(f"{service.upper()}_DATABASE_URL") or own
 
 
 def plan_kafka(folder: Path, env: dict[str, str]) -> EmbeddedKafka | None:

@@ -16,6 +16,7 @@ from embedded.errors import (
     FolderNotUsable,
     MigrationFailed,
     NoSuchProcess,
+    NotADatabaseUrl,
     PortInUse,
     SettingNotANumber,
     StackAlreadyRunning,
@@ -172,3 +173,24 @@ def test_a_folder_that_cannot_be_made_is_named(open_folder: Path, environ: dict[
     (open_folder / "file").write_text("")
     with pytest.raises(FolderNotUsable, match="file"):
         Stack.start(StackOptions(folder=open_folder / "file" / "state", environ=environ))
+
+
+def test_services_log_in_with_the_owners_password_where_none_of_their_own_is_given(
+    environ: dict[str, str], folder: Path
+) -> None:
+    given = {
+        "DATABASE_URL": "postgresql://owner:secret@127.0.0.1:1/shop",
+        "LOYALTY_DATABASE_URL": "postgresql://loyalty_app:own@127.0.0.1:1/shop",
+    }
+    env = make_plan(folder, environ | given).env
+
+    assert env["PRICING_DATABASE_URL"] == "postgresql://pricing_app:secret@127.0.0.1:1/shop"
+    assert env["LOYALTY_DATABASE_URL"] == given["LOYALTY_DATABASE_URL"]
+
+
+def test_a_database_url_that_is_none_is_refused_without_repeating_it(
+    environ: dict[str, str], folder: Path
+) -> None:
+    with pytest.raises(NotADatabaseUrl) as refused:
+        make_plan(folder, environ | {"DATABASE_URL": "my:secret"})
+    assert "secret" not in str(refused.value)
