@@ -51,14 +51,29 @@ def events(count: int, seed: int = 1) -> list[bytes]:
     return made[:count]
 
 
-def spec(number: int) -> PaymentSpec:
+def spec(number: int, lifecycle: str | None = None) -> PaymentSpec:
     customer: UUID = derived_id("bench-customer", number % CUSTOMERS)
     return PaymentSpec(
         user_id=str(customer),
         subscription_id=str(derived_id("bench-subscription", customer)),
         amount_minor=500 + number % 10_000,
         currency="usd",
+        lifecycle=lifecycle,
     )
+
+
+def request_of(body: bytes, port: int, now: int) -> bytes:
+    head = (
+        "POST /webhooks/stripe HTTP/1.1\r\n"
+        f"Host: 127.0.0.1:{port}\r\n"
+        "User-Agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\n"
+        "Accept: */*; q=0.5, application/xml\r\n"
+        "Cache-Control: no-cache\r\n"
+        "Content-Type: application/json; charset=utf-8\r\n"
+        f"Stripe-Signature: {sign(body, [SECRET], now)}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def write_requests(path: Path, bodies: Sequence[bytes], port: int) -> None:
@@ -66,17 +81,8 @@ def write_requests(path: Path, bodies: Sequence[bytes], port: int) -> None:
     now = int(time.time())
     with path.open("wb") as file:
         for body in bodies:
-            head = (
-                "POST /webhooks/stripe HTTP/1.1\r\n"
-                f"Host: 127.0.0.1:{port}\r\n"
-                "User-Agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\n"
-                "Accept: */*; q=0.5, application/xml\r\n"
-                "Cache-Control: no-cache\r\n"
-                "Content-Type: application/json; charset=utf-8\r\n"
-                f"Stripe-Signature: {sign(body, [SECRET], now)}\r\n"
-                f"Content-Length: {len(body)}\r\n\r\n"
-            )
-            file.write(b"%d\n%s%s" % (len(head) + len(body), head.encode(), body))
+            request = request_of(body, port, now)
+            file.write(b"%d\n%s" % (len(request), request))
 
 
 async def wrk(port: int, requests: Path, connections: int, seconds: int) -> Load:
