@@ -1,6 +1,7 @@
 """The audit trail: JSON lines outside the database, each holding the hash of the line before it.
 
-A line is on the disk before what it announces is done.  Passwords are taken out here and nowhere else.
+A recorded line is on the disk before what it announces is done; a noted one, written while others wait for our
+locks, survives the death of the process and reaches the disk with the next.  Passwords are taken out here only.
 """
 
 import fcntl
@@ -74,6 +75,13 @@ class Trail:
 
     def record(self, kind: str, **fields: object) -> None:
         """Returns when the line is on the disk.  Raises OSError."""
+        self._append(kind, fields, durable=True)
+
+    def note(self, kind: str, **fields: object) -> None:
+        """Returns when the line is with the operating system: for what is said while locks are held."""
+        self._append(kind, fields, durable=False)
+
+    def _append(self, kind: str, fields: Mapping[str, object], *, durable: bool) -> None:
         clean = {name: redact(value) for name, value in fields.items()}
         with _append(self.path) as file:
             previous = _last_hash(file)
@@ -81,7 +89,8 @@ class Trail:
                 file.write(b"\n")
                 previous = _write(file, self._line("torn", {}, previous.hash))
             _write(file, self._line(kind, clean, previous))
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         with _append(self.log_path) as log:
             at = self._clock().strftime("%Y-%m-%d %H:%M:%SZ")
             log.write(_for_people(at, self.run, kind, clean))

@@ -1,0 +1,248 @@
+"""Steps onto the database: short waits, bounded attempts, nothing twice.
+
+A transactional step is undone by PostgreSQL when it fails.  Another step's leftovers are taken away and its
+row in the ledger stays open: a second run goes on there.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import Connection, errors, sql
+
+from migrations.faults import MigrationFault
+from migrations.guard import ledger
+from migrations.guard.ledger import Entry
+from migrations.guard.policy import Limits, Policy
+from migrations.guard.statements import Kind, PlannedStep, is_version_change, without_comments
+from migrations.guard.trail import Trail
+from migrations.guard.watch import Blocker, Seen, Watcher
+
+# Nothing was changed and the next attempt may do: lock_timeout, deadlock, serialization.
+BUSY = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
+# What a statement says whose first run was cut short after its work and before its row in the ledger.
+DONE_BEFORE = (
+    errors.DuplicateTable,
+    errors.DuplicateObject,
+    errors.DuplicateColumn,
+    errors.UndefinedObject,
+    errors.UndefinedTable,
+    errors.UndefinedColumn,
+)
+RELATIONS = "SELECT oid FROM pg_catalog.pg_class WHERE oid >= 16384"
+# What this transaction wrote into the catalogue: new relations and changed ones.
+TOUCHED = "SELECT oid FROM pg_catalog.pg_class WHERE xmin = pg_current_xact_id()::xid"
+SET_LIMITS = """
+SELECT pg_catalog.set_config('lock_timeout', %s, %s), pg_catalog.set_config('statement_timeout', %s, %s)
+"""
+SHOW_LIMITS = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+INVALID_INDEX = """
+SELECT NOT i.indisvalid OR NOT i.indisready FROM pg_catalog.pg_index i WHERE i.indexrelid = to_regclass(%s)
+"""
+UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+SHOWN = 300
+
+
+class TableBusy(MigrationFault):
+    """No attempt had its lock in time; the step changed nothing."""
+
+    exit_code = 4
+
+    def __init__(self, step: PlannedStep, attempts: int, blockers: Sequence[Blocker]) -> None:
+        who = "; ".join(map(str, blockers)) or "nobody that is still there"
+        super().__init__(f"{step}: no lock in {attempts} attempts; in the way: {who}")
+        self.blockers = tuple(blockers)
+
+
+class StepFailed(MigrationFault):
+    """`step` changed nothing that remains, or, outside a transaction, nothing that the old code minds."""
+
+    exit_code = 41
+
+    def __init__(self, step: PlannedStep, reason: str) -> None:
+        super().__init__(f"{step} failed: {reason}")
+        self.step = step
+
+
+class LimitsNotInForce(MigrationFault):
+    """A SET did not reach the connection that locks: a pooler is in between, or the SQL changed it."""
+
+    exit_code = 20
+
+
+@dataclass
+class Applier:
+    """One run's way of executing; `connection` is in autocommit and holds the run lock."""
+
+    connection: Connection
+    watcher: Watcher
+    trail: Trail
+    policy: Policy
+    say: Callable[[str], None]
+    chance: random.Random = field(default_factory=random.Random)
+    sleep: Callable[[float], None] = time.sleep
+
+    def apply(self, steps: Sequence[PlannedStep]) -> None:
+        """All that is not done yet.  Raises TableBusy, StepFailed, OtherSql."""
+        ledger.create(self.connection)
+        self.connection.execute("SET search_path = pg_catalog")
+        believed, stale = ledger.done_already(ledger.open_entries(self.connection), steps)
+        if stale:
+            self.trail.record("ledger_stale", revisions=sorted(stale))
+            ledger.close(self.connection, stale)
+        for step in steps:
+            entry = believed.get((step.revision, step.number))
+            if entry is not None and entry.state == "done":
+                self.say(f"{step}: done by an earlier run")
+                self.trail.record("step_skipped", step=str(step), reason="done by an earlier run")
+                continue
+            self._step(step, entry)
+
+    def _step(self, step: PlannedStep, entry: Entry | None) -> None:
+        started = time.monotonic()
+        self.trail.record("step_started", step=str(step), what=step.kind, checksum=step.checksum)
+        for attempt in range(1, self.policy.attempts + 1):
+            seen = Seen()
+            try:
+                self._attempt(step, entry, seen)
+            except BUSY as error:
+                self._busy(step, attempt, error, seen)
+            else:
+                took_ms = round((time.monotonic() - started) * 1000, 1)
+                self.trail.record("step_done", step=str(step), ms=took_ms, attempts=attempt)
+                self.say(f"{step} ({took_ms:.0f} ms)")
+                return
+
+    def _attempt(self, step: PlannedStep, entry: Entry | None, seen: Seen) -> None:
+        try:
+            if step.transactional:
+                self._transaction(step, seen)
+            else:
+                self._alone(step, entry, seen)
+        except BUSY:
+            self._clean(step)
+            raise
+        except psycopg.Error as error:
+            reason = " ".join(str(error).split())
+            self.trail.record("step_failed", step=str(step), sqlstate=error.sqlstate, reason=reason)
+            self._take_leftovers(step)
+            raise StepFailed(step, reason) from error
+
+    def _take_leftovers(self, step: PlannedStep) -> None:
+        try:
+            self._clean(step)
+            if not step.transactional:
+                ledger.forget(self.connection, step)
+        except psycopg.Error as error:
+            # Most of all a connection that is gone; the next run cleans first.
+            self.trail.record("cleaning_failed", step=str(step), reason=str(error))
+
+    def _busy(self, step: PlannedStep, attempt: int, error: psycopg.Error, seen: Seen) -> None:
+        reason = " ".join(str(error.diag.message_primary or error).split())
+        who = "; ".join(map(str, seen.blockers))
+        last = attempt == self.policy.attempts
+        pause = 0.0 if last else self.policy.pause_seconds(attempt, self.chance)
+        self.trail.record(
+            "lock_busy", step=str(step), attempt=attempt, reason=reason, blockers=who, pause_s=pause
+        )
+        if last:
+            raise TableBusy(step, attempt, seen.blockers) from error
+        self.say(
+            f"{step}: {reason}; attempt {attempt} of {self.policy.attempts}"
+            + (f"; in the way: {who}" if who else "")
+            + f"; trying again in {pause:.1f} s"
+        )
+        self.sleep(pause)
+
+    def _transaction(self, step: PlannedStep, seen: Seen) -> None:
+        before = _oids(self.connection, RELATIONS)
+        with self.connection.transaction():
+            for statement in step.statements:
+                limits = self.policy.limits(step.kind)
+                self._set(limits, local=True)
+                self._execute(statement, seen)
+            created = _oids(self.connection, TOUCHED) - before
+            ledger.finish(self.connection, self.trail.run, step, sorted(created))
+            self.trail.note("commit", step=str(step))
+
+    def _alone(self, step: PlannedStep, entry: Entry | None, seen: Seen) -> None:
+        self._set(self.policy.limits(step.kind), local=False)
+        resumed = entry is not None
+        ledger.begin(self.connection, self.trail.run, step)
+        self._clean(step)
+        if step.kind is Kind.BACKFILL:
+            self._batches(step, seen)
+        else:
+            try:
+                self._execute(step.statements[0], seen)
+            except DONE_BEFORE as error:
+                if not resumed:
+                    raise
+                self.trail.record("done_before", step=str(step), reason=str(error))
+        ledger.finish(self.connection, self.trail.run, step)
+
+    def _batches(self, step: PlannedStep, seen: Seen) -> None:
+        """Each batch commits with its count; a batch that finds no row is the last."""
+        total = 0
+        while True:
+            started = time.monotonic()
+            with self.connection.transaction():
+                rows = self._execute(step.statements[0], seen)
+                ledger.count(self.connection, step, rows)
+            if rows == 0:
+                return
+            total += rows
+            self.say(f"{step}: {total} rows")
+            self.sleep((time.monotonic() - started) * self.policy.batch_pause_share)
+
+    def _execute(self, statement: str, seen: Seen) -> int:
+        shown = " ".join(without_comments(statement).split())[:SHOWN]
+        self.trail.note("statement", sql=shown)
+        started = time.monotonic()
+        with self.watcher.during(self.connection.info.backend_pid) as now:
+            try:
+                rows = self.connection.execute(statement.encode()).rowcount
+            finally:
+                seen.blockers = now.blockers or seen.blockers
+        took_ms = round((time.monotonic() - started) * 1000, 1)
+        self.trail.note("statement_done", ms=took_ms, rows=rows, waited_s=now.waited_seconds)
+        if is_version_change(statement) and rows != 1:
+            raise errors.DataError(f"another revision stands in the database: {shown}")
+        return max(rows, 0)
+
+    def _set(self, limits: Limits, *, local: bool) -> None:
+        """Raises LimitsNotInForce when what SHOW says is something else."""
+        wanted = (limits.lock_timeout_ms, limits.statement_timeout_ms)
+        self.connection.execute(SET_LIMITS, (str(wanted[0]), local, str(wanted[1]), local))
+        row = self.connection.execute(SHOW_LIMITS).fetchone()
+        shown = tuple(map(str, row or ()))
+        if tuple(map(_milliseconds, shown)) != wanted:
+            raise LimitsNotInForce(
+                f"lock_timeout and statement_timeout are {shown} after {wanted} ms were set"
+            )
+
+    def _clean(self, step: PlannedStep) -> None:
+        """An INVALID index that an attempt left behind goes, so that nobody pays for it and nobody trusts it."""
+        name = step.built_index
+        if name is None or self.connection.broken or not self._is_invalid(name):
+            return
+        self.trail.record("cleaning", index=name, reason="an attempt left it INVALID")
+        self._set(self.policy.limits(Kind.INDEX), local=False)
+        self.connection.execute(
+            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(*name.split(".")))
+        )
+
+    def _is_invalid(self, index: str) -> bool:
+        row = self.connection.execute(INVALID_INDEX, (index,)).fetchone()
+        return row is not None and bool(row[0])
+
+
+def _oids(connection: Connection, query: str) -> set[int]:
+    return {int(row[0]) for row in connection.execute(query.encode())}
+
+
+def _milliseconds(shown: str) -> int:
+    number = shown.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return int(number) * UNITS_MS[shown[len(number) :]] if number else -1

@@ -1,0 +1,153 @@
+"""What of an unfinished revision is done: a table of the job's own, written with the step itself.
+
+Rows are open until their revision is whole.  A row that says done is believed only while what the step
+created is still there: a `downgrade` by hand leaves no row that lies.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from migrations.faults import MigrationFault
+from migrations.guard.statements import PlannedStep
+
+State = Literal["started", "done"]
+
+CREATE = """
+CREATE SCHEMA IF NOT EXISTS farebox_migration;
+CREATE TABLE IF NOT EXISTS farebox_migration.ledger (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run text NOT NULL,
+    revision text NOT NULL,
+    step integer NOT NULL,
+    checksum text NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL CHECK (state IN ('started', 'done')),
+    rows_changed bigint NOT NULL DEFAULT 0,
+    created oid[] NOT NULL DEFAULT '{}',
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz,
+    closed_at timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS uq_ledger_open
+    ON farebox_migration.ledger (revision, step) WHERE closed_at IS NULL;
+"""
+OPEN = """
+SELECT revision, step, checksum, state, rows_changed, created::bigint[] AS created,
+    NOT EXISTS (SELECT FROM unnest(created) AS c WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = c))
+        AS stands
+FROM farebox_migration.ledger WHERE closed_at IS NULL ORDER BY id
+"""
+BEGIN = """
+INSERT INTO farebox_migration.ledger (run, revision, step, checksum, kind, state)
+VALUES (%s, %s, %s, %s, %s, 'started')
+ON CONFLICT (revision, step) WHERE closed_at IS NULL
+DO UPDATE SET run = excluded.run, started_at = clock_timestamp()
+"""
+DONE = """
+INSERT INTO farebox_migration.ledger (run, revision, step, checksum, kind, state, created, finished_at)
+VALUES (%s, %s, %s, %s, %s, 'done', %s::oid[], clock_timestamp())
+ON CONFLICT (revision, step) WHERE closed_at IS NULL
+DO UPDATE SET state = 'done', created = excluded.created, finished_at = clock_timestamp()
+"""
+COUNT = """
+UPDATE farebox_migration.ledger SET rows_changed = rows_changed + %s
+WHERE revision = %s AND step = %s AND closed_at IS NULL
+"""
+FORGET = """
+DELETE FROM farebox_migration.ledger
+WHERE revision = %s AND step = %s AND state = 'started' AND rows_changed = 0 AND closed_at IS NULL
+"""
+CLOSE = """
+UPDATE farebox_migration.ledger SET closed_at = clock_timestamp()
+WHERE revision = ANY(%s) AND closed_at IS NULL
+"""
+EXISTS = "SELECT to_regclass('farebox_migration.ledger') IS NOT NULL"
+
+
+class OtherSql(MigrationFault):
+    """A revision was begun by another release and is not finished."""
+
+    exit_code = 20
+
+    def __init__(self, step: PlannedStep) -> None:
+        super().__init__(
+            f"{step} was done with other SQL than this release has: finish with the release that began it,"
+            f" or take it back with that release's `alembic downgrade`"
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    revision: str
+    step: int
+    checksum: str
+    state: State
+    rows_changed: int
+    created: list[int]
+    stands: bool
+
+
+def create(connection: Connection) -> None:
+    """Only where it is missing: even IF NOT EXISTS asks for rights that a second run may not need."""
+    row = connection.execute(EXISTS).fetchone()
+    if row is None or not row[0]:
+        with connection.transaction():
+            connection.execute(CREATE)
+
+
+def open_entries(connection: Connection) -> list[Entry]:
+    """Nothing where there is no ledger yet."""
+    row = connection.execute(EXISTS).fetchone()
+    if row is None or not row[0]:
+        return []
+    with connection.cursor(row_factory=class_row(Entry)) as cursor:
+        return cursor.execute(OPEN).fetchall()
+
+
+def done_already(
+    entries: Iterable[Entry], steps: Iterable[PlannedStep]
+) -> tuple[Mapping[tuple[str, int], Entry], set[str]]:
+    """Entries to believe by (revision, step), and revisions whose rows are stale.  Raises OtherSql."""
+    planned = {(step.revision, step.number): step for step in steps}
+    listed = list(entries)
+    stale = {
+        each.revision
+        for each in listed
+        if (each.revision, each.step) not in planned or (each.state == "done" and not each.stands)
+    }
+    believed = {(e.revision, e.step): e for e in listed if e.revision not in stale}
+    for key, entry in believed.items():
+        if entry.checksum != planned[key].checksum:
+            raise OtherSql(planned[key])
+    return believed, stale
+
+
+def begin(connection: Connection, run: str, step: PlannedStep) -> None:
+    connection.execute(BEGIN, (run, step.revision, step.number, step.checksum, step.kind))
+
+
+def finish(
+    connection: Connection, run: str, step: PlannedStep, created: Iterable[int] = ()
+) -> None:
+    """In the step's own transaction where it has one; the last step of a revision closes its rows."""
+    values = (run, step.revision, step.number, step.checksum, step.kind, list(created))
+    connection.execute(DONE, values)
+    if step.ends_revision:
+        close(connection, [step.revision])
+
+
+def forget(connection: Connection, step: PlannedStep) -> None:
+    """The step failed and left nothing; what remains `started` was cut short in a way nobody saw."""
+    connection.execute(FORGET, (step.revision, step.number))
+
+
+def count(connection: Connection, step: PlannedStep, rows: int) -> None:
+    connection.execute(COUNT, (rows, step.revision, step.number))
+
+
+def close(connection: Connection, revisions: Iterable[str]) -> None:
+    connection.execute(CLOSE, (list(revisions),))

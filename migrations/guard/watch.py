@@ -1,0 +1,96 @@
+"""A second connection that looks at the first while it works: who blocks it, which locks it holds, how far it is."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import Connection
+
+from migrations.run_lock import connect
+
+# Short beside a lock_timeout, long beside the query itself.
+LOOK_EVERY_SECONDS = 0.05
+
+BLOCKERS = """
+SELECT a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no name'), a.state,
+    round(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.query_start))::numeric, 1)::float,
+    left(a.query, 200)
+FROM unnest(pg_blocking_pids(%s)) AS b(pid) JOIN pg_stat_activity a ON a.pid = b.pid
+"""
+LOCKS = """
+SELECT n.nspname || '.' || c.relname, l.mode
+FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE l.pid = %s AND l.locktype = 'relation' AND l.granted AND c.relkind IN ('r', 'p', 'm')
+    AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema', 'farebox_migration')
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+PROGRESS = """
+SELECT format('%%s: %%s of %%s blocks, %%s of %%s lockers', phase, blocks_done, blocks_total, lockers_done, lockers_total)
+FROM pg_stat_progress_create_index WHERE pid = %s
+"""
+
+
+@dataclass(frozen=True)
+class Blocker:
+    pid: int
+    user: str
+    application: str
+    state: str
+    transaction_seconds: float
+    query: str
+
+    def __str__(self) -> str:
+        return (
+            f"process {self.pid} of {self.user} ({self.application}), {self.state}"
+            f" for {self.transaction_seconds:.1f} s: {' '.join(self.query.split())}"
+        )
+
+
+@dataclass
+class Seen:
+    """What was seen during one statement; the last blockers, every lock."""
+
+    blockers: tuple[Blocker, ...] = ()
+    waited_seconds: float = 0.0
+    locks: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Watcher:
+    """Looks from a thread of its own, only while `during` is open; losing its connection loses the view, not the run."""
+
+    def __init__(self, url: str, progress: Callable[[str], None]) -> None:
+        self._connection: Connection = connect(url)
+        self._progress = progress
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def during(self, pid: int) -> Iterator[Seen]:
+        seen, stop = Seen(), threading.Event()
+        thread = threading.Thread(target=self._look, args=(pid, seen, stop), daemon=True)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            stop.set()
+            thread.join()
+
+    def _look(self, pid: int, seen: Seen, stop: threading.Event) -> None:
+        while not stop.wait(LOOK_EVERY_SECONDS):
+            try:
+                self._once(pid, seen)
+            except psycopg.OperationalError:
+                return
+
+    def _once(self, pid: int, seen: Seen) -> None:
+        found = tuple(Blocker(*row) for row in self._connection.execute(BLOCKERS, (pid,)))
+        if found:
+            seen.blockers = found
+            seen.waited_seconds += LOOK_EVERY_SECONDS
+        seen.locks |= set(self._connection.execute(LOCKS, (pid,)).fetchall())
+        row = self._connection.execute(PROGRESS, (pid,)).fetchone()
+        if row is not None:
+            self._progress(str(row[0]))
