@@ -177,6 +177,8 @@ def test_refunds_nested_in_an_old_charge_are_the_refunds_themselves() -> None:
 def test_a_released_authorisation_is_no_refund() -> None:
     released = charge(captured=False, refunds=listed(refund()))
     assert fact(event(released, "charge.refunded")).tells.refunds == {}
+    within = intent(status="canceled", amount_received=0, charges=listed(released))
+    assert fact(event(within, "payment_intent.canceled")).tells.refunds == {}
     canceled = fact(event(intent(status="canceled", amount_received=0), "payment_intent.canceled"))
     with_refund = fact(event(refund(), "refund.created"))
     read = state(join(canceled.tells, with_refund.tells))
