@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import typer
 from rich.console import Console
@@ -26,6 +26,8 @@ from cli.crosschecks import (
 from cli.database import sessions_of
 from cli.edge import Exit, current_settings
 from cli.services import CHECKS
+from services.payments.audit import delivered_are_stored, oldest_event
+from services.payments.gateway import StripeAway, StripeClient
 from shared.audit import CheckResult
 from shared.db import SERVICES
 from shared.settings import Settings
@@ -68,13 +70,46 @@ async def run(settings: Settings, settle_seconds: float = SETTLE_SECONDS) -> lis
         settled = await _settle(settings, broker, settle_seconds)
         # Offsets first: what they cover is in every snapshot taken later.
         committed = {service: await broker.committed(service) for service in SERVICES}
+        delivered = await stripe_delivered(settings)
         async with snapshots(settings) as sessions:
             found = [each for s in SERVICES for each in await CHECKS[s](sessions[s])]
             found += await applied_once(sessions)
             found.append(await totals_agree(sessions))
             found.append(await offsets_cover(broker, committed, sessions))
             found.append(await held_back(sessions))
+            found += await _stripes_view(sessions["payments"], delivered)
     return merged([*found, settled])
+
+
+async def _stripes_view(
+    session: AsyncSession, delivered: list[str] | StripeAway | None
+) -> list[CheckResult]:
+    match delivered:
+        case None:
+            return []
+        case StripeAway():
+            return [CheckResult("S1", False, 0, f"what it delivered is not known: {delivered}")]
+        case list():
+            return [await delivered_are_stored(session, delivered)]
+        case _:
+            assert_never(delivered)
+
+
+async def stripe_delivered(settings: Settings) -> list[str] | StripeAway | None:
+    """Events that Stripe says were answered 2xx; None where no key lets us ask."""
+    if not settings.stripe_api_key:
+        return None
+    async with snapshots(settings) as sessions:
+        since = await oldest_event(sessions["payments"])
+    if since is None:
+        return []
+    client = StripeClient(settings.stripe_api_key, settings.stripe_api_base)
+    try:
+        return await client.delivered(since)
+    except StripeAway as away:
+        return away
+    finally:
+        await client.close()
 
 
 async def _settle(settings: Settings, broker: BrokerView, seconds: float) -> CheckResult:

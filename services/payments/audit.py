@@ -1,5 +1,8 @@
 """What must hold in payments at any moment; read by `farebox audit`."""
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,6 +22,11 @@ FORGOTTEN = text("""
     SELECT count(*) FROM stripe_events
     WHERE status = 'received' AND waiting_for IS NULL
         AND received_at < now() - make_interval(secs => :seconds)
+""")
+OLDEST = text("SELECT min(stripe_created_at) FROM stripe_events WHERE type NOT LIKE 'farebox.%'")
+MISSING = text("""
+    SELECT id FROM unnest(CAST(:ids AS text[])) AS id
+    WHERE NOT EXISTS (SELECT FROM stripe_events e WHERE e.id = id.id)
 """)
 FACTS = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(stripe_id) FILTER (WHERE wrong)
@@ -92,6 +100,21 @@ def _is_whole(event_id: str, event_type: str, body: bytes) -> bool:
     except NotAnEvent:
         return False
     return (head.id, head.type) == (event_id, event_type)
+
+
+async def oldest_event(session: AsyncSession) -> datetime | None:
+    """When Stripe made the first event that its webhooks brought us."""
+    oldest: datetime | None = await session.scalar(OLDEST)
+    return oldest
+
+
+async def delivered_are_stored(session: AsyncSession, delivered: Sequence[str]) -> CheckResult:
+    """S1 against Stripe's own list: what it has a 2xx for has its row.  Ask for the list before the snapshot."""
+    missing = (await session.scalars(MISSING, {"ids": list(delivered)})).all()
+    detail = f"{len(missing)} of {len(delivered)} events that Stripe delivered have no row"
+    if missing:
+        detail += f", such as {missing[0]}"
+    return CheckResult("S1", not missing, len(delivered), detail)
 
 
 async def revisions(session: AsyncSession) -> CheckResult:

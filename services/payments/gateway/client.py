@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import TypedDict
 
 import orjson
 import stripe
@@ -19,6 +20,12 @@ ANSWER_TYPES = {
 }
 
 
+# Stripe keeps events for 30 days; of a busier month the newest this many pages of 100 are read.
+PAGES = 500
+# What the webhook endpoint is subscribed to at the least (README, "Stripe").
+SUBSCRIBED = ("payment_intent.", "charge.", "refund.")
+
+
 class StripeAway(Unavailable):
     title = "Stripe did not answer"
 
@@ -26,6 +33,16 @@ class StripeAway(Unavailable):
 class UnknownToStripe(FareboxError):
     status = 404
     title = "Stripe knows no such object"
+
+
+class EventHead(TypedDict):
+    id: str
+    type: str
+
+
+class EventPage(TypedDict):
+    data: list[EventHead]
+    has_more: bool
 
 
 class StripeClient:
@@ -55,6 +72,33 @@ class StripeClient:
             raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
         body: str = response.body
         return body.encode()
+
+    async def delivered(self, since: datetime) -> list[str]:
+        """Ids of the events created at or after `since` that Stripe has a 2xx for.  Raises StripeAway."""
+        ids: list[str] = []
+        after: dict[str, str] = {}
+        for _ in range(PAGES):
+            page = await self._events(int(since.timestamp()), after)
+            ids += [each["id"] for each in page["data"] if each["type"].startswith(SUBSCRIBED)]
+            if not page["has_more"]:
+                break
+            after = {"starting_after": page["data"][-1]["id"]}
+        return ids
+
+    async def _events(self, since: int, after: dict[str, str]) -> EventPage:
+        try:
+            response = await self._client.raw_request_async(
+                "get",
+                "/v1/events",
+                limit=100,
+                delivery_success=True,
+                created={"gte": since},
+                **after,
+            )
+        except stripe.StripeError as error:
+            raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
+        page: EventPage = orjson.loads(response.body)
+        return page
 
 
 def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
