@@ -7,6 +7,7 @@ row in the ledger stays open: a second run goes on there.
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import psycopg
@@ -41,6 +42,8 @@ SHOW_LIMITS = "SELECT current_setting('lock_timeout'), current_setting('statemen
 INVALID_INDEX = """
 SELECT NOT i.indisvalid OR NOT i.indisready FROM pg_catalog.pg_index i WHERE i.indexrelid = to_regclass(%s)
 """
+# Entered for each execution of a statement: what a rehearsal measures with.
+Around = Callable[[PlannedStep, str], AbstractContextManager[None]]
 UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 SHOWN = 300
 
@@ -81,6 +84,7 @@ class Applier:
     trail: Trail
     policy: Policy
     say: Callable[[str], None]
+    around: Around = lambda step, statement: nullcontext()
     chance: random.Random = field(default_factory=random.Random)
     sleep: Callable[[float], None] = time.sleep
 
@@ -162,7 +166,7 @@ class Applier:
             for statement in step.statements:
                 limits = self.policy.limits(step.kind)
                 self._set(limits, local=True)
-                self._execute(statement, seen)
+                self._execute(step, statement, seen)
             created = _oids(self.connection, TOUCHED) - before
             ledger.finish(self.connection, self.trail.run, step, sorted(created))
             self.trail.note("commit", step=str(step))
@@ -176,7 +180,7 @@ class Applier:
             self._batches(step, seen)
         else:
             try:
-                self._execute(step.statements[0], seen)
+                self._execute(step, step.statements[0], seen)
             except DONE_BEFORE as error:
                 if not resumed:
                     raise
@@ -189,7 +193,7 @@ class Applier:
         while True:
             started = time.monotonic()
             with self.connection.transaction():
-                rows = self._execute(step.statements[0], seen)
+                rows = self._execute(step, step.statements[0], seen)
                 ledger.count(self.connection, step, rows)
             if rows == 0:
                 return
@@ -197,13 +201,14 @@ class Applier:
             self.say(f"{step}: {total} rows")
             self.sleep((time.monotonic() - started) * self.policy.batch_pause_share)
 
-    def _execute(self, statement: str, seen: Seen) -> int:
+    def _execute(self, step: PlannedStep, statement: str, seen: Seen) -> int:
         shown = " ".join(without_comments(statement).split())[:SHOWN]
         self.trail.note("statement", sql=shown)
         started = time.monotonic()
         with self.watcher.during(self.connection.info.backend_pid) as now:
             try:
-                rows = self.connection.execute(statement.encode()).rowcount
+                with self.around(step, statement):
+                    rows = self.connection.execute(statement.encode()).rowcount
             finally:
                 seen.blockers = now.blockers or seen.blockers
         took_ms = round((time.monotonic() - started) * 1000, 1)

@@ -1,0 +1,71 @@
+"""The rehearsal on a copy: locks as they were really taken, rewrites, limits."""
+
+import pytest
+
+from migrations.guard.policy import Policy
+from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
+from migrations.guard.statements import PlannedStep
+from migrations.guard.trail import Trail
+from tests.conftest import Database
+from tests.guard.conftest import IMPATIENT, Write
+from tests.guard.test_apply import HEAD, UNIQUE, fill
+
+
+def of(database: Database, steps: tuple[PlannedStep, ...], trail: Trail) -> Rehearsal:
+    return rehearse(database.url, steps, policy=IMPATIENT, trail=trail, say=print)
+
+
+def test_locks_are_those_really_taken(database: Database, on_top: Write, trail: Trail) -> None:
+    up = """
+    op.execute("CREATE TABLE public.x (id uuid REFERENCES public.users (id))")
+    op.execute("ALTER TABLE public.subscriptions ADD COLUMN x int")
+    op.execute("ALTER TABLE public.subscriptions ADD CONSTRAINT ck_x CHECK (x > 0) NOT VALID")
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE public.subscriptions VALIDATE CONSTRAINT ck_x")
+        op.execute("CREATE INDEX CONCURRENTLY ix_x ON public.subscriptions (x)")
+    """
+    told = of(database, on_top(up).upgrade(HEAD), trail).statements
+    assert ("public.users", "ShareRowExclusiveLock") in told[0].locks
+    assert told[1].locks == (("public.subscriptions", "AccessExclusiveLock"),)
+    assert told[2].locks == ()  # held already
+    assert told[3].locks == (("public.subscriptions", "ShareUpdateExclusiveLock"),)
+    assert ("public.subscriptions", "ShareUpdateExclusiveLock") in told[4].locks
+    assert {mode for _, mode in told[4].locks} <= {"ShareUpdateExclusiveLock", "RowExclusiveLock"}
+    assert told[4].ms < 1000
+
+
+def test_a_rewrite_is_seen_and_counted_and_too_large_a_one_refused(
+    database: Database, on_top: Write, trail: Trail
+) -> None:
+    fill(database.url, 30)
+    up = """
+    op.execute("ALTER TABLE public.subscriptions ADD COLUMN x int DEFAULT 1")
+    op.execute("ALTER TABLE public.subscriptions ADD COLUMN y float DEFAULT random()")
+    """
+    told = of(database, on_top(up).upgrade(HEAD), trail)
+    assert [each.rewrites for each in told.statements[:2]] == [(), (("public.subscriptions", 30),)]
+    assert told.problems(IMPATIENT) == []
+    problems = told.problems(Policy(rewrite_limit_rows=10, block_limit_ms=20_000))
+    assert len(problems) == 1
+    assert "rewrites 30 rows of public.subscriptions" in problems[0]
+
+
+def test_a_lock_held_too_long_is_refused(database: Database, on_top: Write, trail: Trail) -> None:
+    up = """
+    op.execute("ALTER TABLE public.subscriptions ADD COLUMN x int")
+    op.execute("SELECT pg_sleep(0.4)")
+    """
+    told = of(database, on_top(up).upgrade(HEAD), trail)
+    assert told.problems(IMPATIENT) == []
+    assert (
+        "stops the writers of public.subscriptions" in told.problems(Policy(block_limit_ms=300))[0]
+    )
+    [(_, table, ms)] = told.blocks()
+    assert table == "public.subscriptions"
+    assert ms > 390
+
+
+def test_what_fails_on_the_copy_is_refused(database: Database, on_top: Write, trail: Trail) -> None:
+    fill(database.url)
+    with pytest.raises(RehearsalRefused, match="could not create unique index"):
+        of(database, on_top(UNIQUE).upgrade(HEAD), trail)
