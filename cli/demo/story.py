@@ -30,7 +30,8 @@ FAULTS = {"duplicates": 0.25, "reorder": "all", "tie_seconds": 0.25, "delay_ms":
 PATIENCE_SECONDS = 90.0
 POLL_SECONDS = 0.25
 DOWN_SECONDS = 1.5
-DEARER, MOST_PERCENT = Decimal("1.25"), Decimal(50)
+# A fresh system starts at 10 %; one that has seen the story before goes to and fro.
+USUAL_PERCENT, DEARER_PERCENT = Decimal(10), Decimal("12.5")
 REASON = "coffee and postage rose"
 # What happens to one payment, and what it does to the points it earned.
 HEROINES_LIFE = (
@@ -111,7 +112,7 @@ class Story:
     async def _new_prices(self) -> None:
         assert self.old_prices is not None
         self.say(f"an administrator publishes new prices: {REASON}")
-        version = await self.doors.publish_prices(_dearer(self.old_prices), REASON)
+        version = await self.doors.publish_prices(_changed(self.old_prices), REASON)
         self.new_prices = Prices.of(await self.doors.ask("GET", "pricing", f"/configs/{version}"))
         await asyncio.to_thread(self.system.restart, "payments-worker")
         self.say("the payments worker is back; the rollout reprices every subscription")
@@ -254,14 +255,15 @@ def _order(subscription: Subscription, prices: Prices, life: str | None) -> Json
     }
 
 
-def _dearer(prices: Prices) -> Json:
-    """A fee a quarter higher, and dearer express delivery."""
+def _changed(prices: Prices) -> Json:
+    """Another fee, and dearer express delivery."""
+    dear = prices.admin_percentage == DEARER_PERCENT
     delivery = {
         currency: {kind: cost + 150 if kind == "express" else cost for kind, cost in costs.items()}
         for currency, costs in prices.delivery_cost_minor.items()
     }
     return {
-        "admin_percentage": f"{min(MOST_PERCENT, prices.admin_percentage * DEARER):f}",
+        "admin_percentage": str(USUAL_PERCENT if dear else DEARER_PERCENT),
         "delivery_cost_minor": delivery,
         "tax_rates": {place: str(rate) for place, rate in prices.tax_rates.items()},
     }
