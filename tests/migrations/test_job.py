@@ -136,6 +136,22 @@ def test_a_role_gets_the_password_its_url_carries_and_nobody_sees_it(
     assert str(row[0]).startswith("SCRAM-SHA-256$")
 
 
+def test_a_password_never_travels_in_a_statement(database: Database, own_role: str) -> None:
+    url = make_url(database.url).set(username=own_role, password=SECRET)
+    given = url.render_as_string(hide_password=False)
+    settings = Settings(database_url=database.url, loyalty_database_url=given)
+    with (
+        psycopg.connect(database.url, autocommit=True) as job,
+        psycopg.connect(database.url) as watcher,
+    ):
+        assert list(after.set_passwords(job, settings)) == [f"password of role {own_role} set"]
+        query = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+        row = watcher.execute(query, (job.info.backend_pid,)).fetchone()
+    assert row is not None
+    assert "SCRAM-SHA-256$" in row[0]
+    assert SECRET not in row[0]
+
+
 def test_a_password_that_cannot_be_set_is_said_loudly(database: Database) -> None:
     url = make_url(database.url).set(username="nobody_at_all", password=SECRET)
     given = url.render_as_string(hide_password=False)
