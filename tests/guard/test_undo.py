@@ -1,0 +1,108 @@
+"""Taking a run back: only what it created, only while nobody's data is in it, never what the storefront wrote."""
+
+import threading
+from collections.abc import Callable
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from migrations.guard.apply import Applier
+from migrations.guard.rehearse import roles
+from migrations.guard.statements import Chain
+from migrations.guard.undo import undo
+from migrations.steps import Migrations
+from tests.conftest import Database
+from tests.guard.conftest import Write
+from tests.guard.test_apply import HEAD
+from tests.migrations import storefront
+from tests.migrations.test_003 import BEFORE, Writer
+
+Look = Callable[[str], object]
+TO_HEAD = ("x01",)
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """As the storefront left it."""
+    migrations = Migrations(empty_database.url)
+    for step in migrations.pending():
+        migrations.apply(step)
+        if step.revision == BEFORE:
+            break
+    return empty_database
+
+
+def test_it_is_as_before_and_what_was_written_meanwhile_is_there(
+    database: Database, applier: Applier, look: Look
+) -> None:
+    chain = Chain()
+    writer = Writer(database.url)
+    thread = threading.Thread(target=writer.run)
+    thread.start()
+    try:
+        writer.wait_for_writes()
+        roles_before = roles(applier.connection)
+        applier.apply(chain.upgrade((BEFORE,)))
+        writer.wait_for_writes()
+        assert look("SELECT count(*) > 0 FROM pricing.outbox") is True
+        done = undo(applier, chain, (BEFORE,), roles_before)
+        writer.wait_for_writes()
+    finally:
+        writer.stop.set()
+        thread.join()
+    assert done.kept == ()
+    assert writer.errors == []
+    with psycopg.connect(database.url) as connection:
+        found = connection.execute("SELECT id, status FROM public.subscriptions").fetchall()
+    assert dict(found) == writer.acknowledged
+    assert look("SELECT version_num FROM public.alembic_version") == BEFORE
+    assert look("SELECT to_regnamespace('pricing')") is None
+    applier.apply(chain.upgrade((BEFORE,)))
+    assert look("SELECT version_num FROM public.alembic_version") == chain.heads()[0]
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (
+            f"INSERT INTO loyalty.loyalty_accounts (user_id, opened_at) VALUES ('{uuid4()}', now())",
+            "loyalty.loyalty_accounts holds 1 rows",
+        ),
+        (
+            "UPDATE public.subscriptions SET delivery_type = 'express'",
+            "public.subscriptions.delivery_type holds 5 values",
+        ),
+        (
+            (
+                "UPDATE public.subscriptions SET status = 'paused';"
+                " UPDATE pricing.outbox SET published_at = now() WHERE position = 1"
+            ),
+            "pricing.outbox holds 1 rows",
+        ),
+    ],
+    ids=["a table", "a column", "a published fact"],
+)
+def test_data_of_somebody_else_keeps_everything(
+    database: Database, applier: Applier, look: Look, write: str, reason: str
+) -> None:
+    chain = Chain()
+    with psycopg.connect(database.url) as connection:
+        storefront.fill(connection, 5)
+    applier.apply(chain.upgrade((BEFORE,)))
+    applier.connection.execute(write.encode())
+    done = undo(applier, chain, (BEFORE,), roles(applier.connection))
+    assert reason in done.kept
+    assert look("SELECT version_num FROM public.alembic_version") == chain.heads()[0]
+
+
+def test_what_cannot_be_judged_keeps_everything(
+    database: Database, applier: Applier, on_top: Write, look: Look
+) -> None:
+    chain = on_top(
+        'op.execute("CREATE TABLE public.x (id int)")', 'op.execute("DELETE FROM public.users")'
+    )
+    applier.apply(chain.upgrade((BEFORE,)))
+    done = undo(applier, chain, HEAD, set())
+    assert done.kept == ("what this would lose cannot be judged: DELETE FROM public.users;",)
+    assert look("SELECT version_num FROM public.alembic_version") == "x01"
