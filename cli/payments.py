@@ -5,11 +5,11 @@ import json
 from typing import Annotated
 
 import typer
-from services.payments.rebuild import Rebuilt, rebuild
 
 from cli.arguments import AsJson
 from cli.database import transaction_of
 from cli.edge import Exit, UsageFault, current_settings
+from services.payments.rebuild import Rebuilt, rebuild
 from shared.settings import Settings
 
 SHOWN = 10

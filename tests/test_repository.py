@@ -204,3 +204,20 @@ def test_only_the_gateway_imports_stripe() -> None:
     product = [name for name in speakers if not name.startswith(("tests/", "bench/"))]
     assert product
     assert [each for each in product if not each.startswith("services/payments/gateway/")] == []
+
+
+def test_tests_are_named_alike_in_every_process_that_collects_them() -> None:
+    """A parameter's text becomes part of the test's name: pytest-xdist refuses names that change."""
+    changing = [
+        f"{name}:{call.lineno}"
+        for name, tree in modules()
+        if name.startswith("tests/")
+        for function in functions(tree)
+        for decorator in function.decorator_list
+        for text in ast.walk(decorator)
+        if isinstance(text, ast.JoinedStr)
+        for call in ast.walk(text)
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func).startswith(("uuid", "random", "secrets"))
+    ]
+    assert changing == []
