@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -66,7 +65,7 @@ def test_it_is_as_before_and_what_was_written_meanwhile_is_there(
     ("write", "reason"),
     [
         (
-            f"INSERT INTO loyalty.loyalty_accounts (user_id, opened_at) VALUES ('{uuid4()}', now())",
+            "INSERT INTO loyalty.loyalty_accounts (user_id, opened_at) VALUES (gen_random_uuid(), now())",
             "loyalty.loyalty_accounts holds 1 rows",
         ),
         (
