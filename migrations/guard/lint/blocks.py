@@ -1,0 +1,99 @@
+"""DO blocks: the SQL inside them, judged where it is written out; named as not judged where it is made at run time."""
+
+import re
+from collections.abc import Iterator
+
+import postgast
+from postgast import pg_query_pb2 as pg
+
+from migrations.guard.lint.source import Source, Statement, SyntaxFault
+
+JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
+# format('ALTER TABLE %I …', name): the words are judged, an unknown name is an existing table's.
+SLOTS = {"I": "judged_by_name", "L": "'?'", "s": "judged_by_name"}
+SLOT = re.compile(r"%(?:\d+\$)?(?:-?\d+)?([IsL])")
+
+
+class NotJudged(Exception):
+    """SQL that is put together at run time."""
+
+
+def body_of(block: pg.DoStmt) -> tuple[str, str]:
+    """(language, text)"""
+    options = {each.def_elem.defname: each.def_elem.arg for each in block.args}
+    language = options["language"].string.sval if "language" in options else "plpgsql"
+    return language, options["as"].string.sval
+
+
+def plpgsql_tree(body: str) -> JsonValue:
+    """Raises SyntaxFault."""
+    tag = "$farebox_lint$"
+    try:
+        tree: JsonValue = postgast.parse_plpgsql(
+            f"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS {tag}{body}{tag}"
+        )
+    except postgast.PgQueryError as error:
+        raise SyntaxFault(error.message, 1) from error
+    return tree
+
+
+def commits(tree: JsonValue) -> bool:
+    return any(kind in ("PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback") for kind, _ in nodes(tree))
+
+
+def nodes(tree: JsonValue) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """Every PL/pgSQL node with its kind, in the order it stands."""
+    if isinstance(tree, list):
+        for each in tree:
+            yield from nodes(each)
+    elif isinstance(tree, dict):
+        for kind, value in tree.items():
+            if kind.startswith("PLpgSQL_") and isinstance(value, dict):
+                yield kind, value
+            yield from nodes(value)
+
+
+def statements(
+    tree: JsonValue, first_line: int
+) -> Iterator[tuple[int, str | None, list[Statement]]]:
+    """(line, text, statements) of each piece of SQL; no text: made at run time.  `COMMIT` is one too."""
+    text: str | None
+    for kind, node in nodes(tree):
+        number = node.get("lineno")
+        line = first_line + (number - 1 if isinstance(number, int) else 0)
+        match kind:
+            case "PLpgSQL_stmt_execsql":
+                text = _query(node.get("sqlstmt"))
+            case "PLpgSQL_stmt_perform":
+                text = _query(node.get("expr"))
+            case "PLpgSQL_stmt_commit":
+                text = "COMMIT"
+            case "PLpgSQL_stmt_rollback":
+                text = "ROLLBACK"
+            case "PLpgSQL_stmt_dynexecute":
+                text = _executed(_query(node.get("query")))
+            case _:
+                continue
+        try:
+            yield line, text, Source.of(text, line).statements() if text else []
+        except SyntaxFault:
+            yield line, None, []
+
+
+def _query(node: JsonValue) -> str:
+    expression = node.get("PLpgSQL_expr") if isinstance(node, dict) else None
+    query = expression.get("query") if isinstance(expression, dict) else None
+    return query if isinstance(query, str) else ""
+
+
+def _executed(expression: str) -> str | None:
+    """The SQL of EXECUTE 'literal' and of EXECUTE format('literal', …)."""
+    target = Source.of(f"SELECT {expression}").statements()[0].node.select_stmt.target_list[0]
+    value = target.res_target.val
+    if value.a_const.HasField("sval"):
+        return str(value.a_const.sval.sval)
+    if value.func_call.funcname and value.func_call.funcname[-1].string.sval == "format":
+        first = value.func_call.args[0].a_const
+        if first.HasField("sval"):
+            return SLOT.sub(lambda slot: SLOTS[slot[1]], first.sval.sval)
+    return None

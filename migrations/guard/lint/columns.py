@@ -1,0 +1,223 @@
+"""ALTER TABLE on columns: what rewrites the table, what scans it, what the old code would miss."""
+
+import re
+
+from postgast import pg_query_pb2 as pg
+
+from migrations.guard.lint.case import Case
+from migrations.guard.lint.facts import Name
+from migrations.guard.lint.source import walk
+from migrations.guard.lint.world import show
+
+SERIALS = {"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"}
+# What a default may call without being asked once per row; anything else is presumed volatile.
+NOT_VOLATILE = {
+    "now", "transaction_timestamp", "statement_timestamp", "current_setting",
+    "current_database", "to_timestamp", "to_date", "make_date", "make_interval",
+    "make_timestamp", "make_timestamptz", "date_trunc", "date_part", "timezone",
+    "jsonb_build_object", "jsonb_build_array", "json_build_object", "json_build_array",
+    "to_json", "to_jsonb", "array_fill", "lower", "upper", "md5", "concat", "length", "round",
+    "floor", "ceil", "abs", "encode", "decode", "to_char", "string_to_array", "int4range",
+    "int8range", "numrange", "daterange", "tsrange", "tstzrange", "txid_current",
+    "pg_current_xact_id", "sha256", "convert_to", "repeat", "left", "right",
+}  # fmt: skip
+SHAPE = re.compile(r"([a-z ]+?)(?:\((\d+)(?:,(-?\d+))?\))?( with(?:out)? time zone)?")
+SHORT = {
+    "int2": "smallint", "int4": "integer", "int8": "bigint", "varchar": "character varying",
+    "bpchar": "character", "timestamptz": "timestamp with time zone",
+    "timestamp": "timestamp without time zone", "bool": "boolean", "decimal": "numeric",
+    "timetz": "time with time zone", "time": "time without time zone", "varbit": "bit varying",
+    "float4": "real", "float8": "double precision",
+}  # fmt: skip
+
+
+def add_column(case: Case, table: Name, column: pg.ColumnDef) -> None:
+    """The whole of ADD COLUMN on an existing table; foreign keys and checks of the column too."""
+    kinds = {each.constraint.contype: each.constraint for each in column.constraints}
+    kind = column.type_name.names[-1].string.sval
+    bare = f"ALTER TABLE {show(table)} ADD COLUMN {column.colname} {type_text(column.type_name)};"
+    default = kinds.get(pg.CONSTR_DEFAULT)
+    volatile = volatile_call(case, default.raw_expr) if default else None
+    if kind in SERIALS or pg.CONSTR_IDENTITY in kinds:
+        volatile = "nextval"
+    if volatile:
+        case.report(
+            "add-column-volatile-default",
+            f"{volatile}() is asked for each row: {show(table)} is rewritten under ACCESS EXCLUSIVE,"
+            " reads and writes wait until it is done",
+            f"{bare}\n-- then, alone: ALTER TABLE {show(table)} ALTER COLUMN {column.colname}"
+            " SET DEFAULT …;\n-- then fill the old rows in batches",
+            at=column.location, size_of=table,
+        )  # fmt: skip
+    generated = kinds.get(pg.CONSTR_GENERATED)
+    if generated and generated.generated_kind != "v":
+        case.report(
+            "add-column-generated-stored",
+            f"a stored generated column rewrites {show(table)} under ACCESS EXCLUSIVE",
+            f"{bare}\n-- keep it by a trigger or in the application; fill the old rows in batches",
+            at=column.location, size_of=table,
+        )  # fmt: skip
+    null_default = default is None or default.raw_expr.a_const.isnull
+    required = pg.CONSTR_NOTNULL in kinds or pg.CONSTR_PRIMARY in kinds
+    if required and null_default and not generated and not volatile:
+        case.report(
+            "add-column-not-null-without-default",
+            f"fails as soon as {show(table)} has a row, and the old code's INSERTs fail after it",
+            f"{bare[:-1]} NOT NULL DEFAULT …; -- a constant, or leave it nullable, fill it in"
+            " batches, then SET NOT NULL by way of a validated CHECK",
+            at=column.location,
+        )
+    _column_constraints(case, table, column)
+    case.world.new_columns.add((table, column.colname))
+
+
+def _column_constraints(case: Case, table: Name, column: pg.ColumnDef) -> None:
+    bare = f"ALTER TABLE {show(table)} ADD COLUMN {column.colname} {type_text(column.type_name)};"
+    name = f"{table[1]}_{column.colname}"
+    for constraint in (each.constraint for each in column.constraints):
+        if constraint.contype == pg.CONSTR_CHECK:
+            case.report(
+                "add-constraint-without-not-valid",
+                f"the CHECK is tried on every row of {show(table)} under ACCESS EXCLUSIVE",
+                f"{bare}\nALTER TABLE {show(table)} ADD CONSTRAINT {name}_check CHECK (…) NOT VALID;"
+                f"\n-- in a later transaction:\nALTER TABLE {show(table)} VALIDATE CONSTRAINT"
+                f" {name}_check;",
+                at=constraint.location, size_of=table,
+            )  # fmt: skip
+        elif constraint.contype in (pg.CONSTR_UNIQUE, pg.CONSTR_PRIMARY):
+            case.report(
+                "add-unique-without-index",
+                f"the index is built under ACCESS EXCLUSIVE on {show(table)}: reads and writes wait",
+                f"{bare}\nCREATE UNIQUE INDEX CONCURRENTLY {name}_key ON {show(table)}"
+                f" ({column.colname});\nALTER TABLE {show(table)} ADD CONSTRAINT {name}_key"
+                f" UNIQUE USING INDEX {name}_key;",
+                at=constraint.location, size_of=table,
+            )  # fmt: skip
+        elif constraint.contype == pg.CONSTR_FOREIGN:
+            other = case.world.name(constraint.pktable)
+            if case.existing(other) and other != table:
+                case.report(
+                    "add-column-inline-foreign-key",
+                    f"one statement takes ACCESS EXCLUSIVE on {show(table)} and then waits for"
+                    f" {show(other)}; with a default it checks every row as well",
+                    f"{bare}\n-- in a transaction of its own:\nALTER TABLE {show(table)} ADD"
+                    f" CONSTRAINT {name}_fkey FOREIGN KEY ({column.colname}) REFERENCES"
+                    f" {show(other)} NOT VALID;\n-- in a later one:\nALTER TABLE {show(table)}"
+                    f" VALIDATE CONSTRAINT {name}_fkey;",
+                    at=constraint.location,
+                )
+
+
+def change_type(case: Case, table: Name, column: str, definition: pg.ColumnDef) -> None:
+    """Without a database the old type is not known; only a cast that never rewrites is let through."""
+    after = type_text(definition.type_name)
+    known = case.facts.columns.get((*table, column)) if case.facts else None
+    if definition.raw_default.WhichOneof("node") is None:
+        if known is not None and is_free(known, after):
+            return
+        if known is None and after in ("text", "character varying"):
+            case.note(
+                "alter-column-type",
+                f"{column} TYPE {after} is free if it was a varchar, a rewrite if it was not; give"
+                " --database-url to know",
+            )
+            return
+    case.report(
+        "alter-column-type",
+        f"{show(table)}.{column} to {after} rewrites the table and its indexes, or reads it through,"
+        " under ACCESS EXCLUSIVE; the old code may not bear the new type",
+        f"ALTER TABLE {show(table)} ADD COLUMN {column}_new {after};\n-- write both, fill in"
+        " batches, read the new one, and drop the old one a release later",
+        at=definition.location, size_of=table,
+    )  # fmt: skip
+
+
+def is_free(before: str, after: str) -> bool:
+    """PostgreSQL changes such a type in its catalogs alone.
+
+    >>> is_free("character varying(20)", "character varying(40)")
+    True
+    """
+    was, will = SHAPE.fullmatch(before), SHAPE.fullmatch(after)
+    if before == after:
+        return True
+    if was is None or will is None:
+        return False
+    kinds = (was[1], will[1])
+    text = {"text", "character varying"}
+    if set(kinds) <= text:
+        return will[2] is None or (was[2] is not None and int(will[2]) >= int(was[2]))
+    if kinds == ("numeric", "numeric"):
+        if will[2] is None:
+            return True
+        same_scale = (was[3] or "0") == (will[3] or "0")
+        return was[2] is not None and same_scale and int(will[2]) >= int(was[2])
+    if kinds == ("bit varying", "bit varying"):
+        return will[2] is None or (was[2] is not None and int(will[2]) >= int(was[2]))
+    return kinds == ("cidr", "inet")
+
+
+def set_not_null(case: Case, table: Name, column: str) -> None:
+    """Without a scan only where a valid CHECK (column IS NOT NULL) is there (PostgreSQL 12)."""
+    if case.facts and any(
+        each.table == table and each.validated and proves_not_null(each.definition, column)
+        for each in case.facts.checks
+    ):
+        return
+    for (owner, name), check in case.world.constraints.items():
+        proven = check.proves == column or (check.proves is None and column in name)
+        if owner == table and check.validated and proven:
+            return
+    name = f"{table[1]}_{column}_not_null"
+    case.report(
+        "set-not-null-without-check",
+        f"{show(table)} is read through under ACCESS EXCLUSIVE: reads and writes wait",
+        f"ALTER TABLE {show(table)} ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID;\n"
+        f"-- in a later transaction:\nALTER TABLE {show(table)} VALIDATE CONSTRAINT {name};\n"
+        f"ALTER TABLE {show(table)} ALTER COLUMN {column} SET NOT NULL;\n"
+        f"ALTER TABLE {show(table)} DROP CONSTRAINT {name};",
+        size_of=table,
+    )
+
+
+def proves_not_null(definition: str, column: str) -> bool:
+    return definition.replace('"', "").startswith(f"CHECK (({column} IS NOT NULL))")
+
+
+def drop_column(case: Case, table: Name, column: str) -> None:
+    if (table, column) in case.world.new_columns:
+        return
+    case.report(
+        "drop-column",
+        f"the old code still running reads and writes {show(table)}.{column}: its statements fail;"
+        " the data is gone for good",
+        f"-- release 1: no code names {column} any more (ALTER COLUMN {column} DROP NOT NULL if it"
+        f" has no default)\n-- release 2, allowed by name with its reason:\n"
+        f"ALTER TABLE {show(table)} DROP COLUMN {column};",
+    )
+
+
+def volatile_call(case: Case, expression: pg.Node) -> str | None:
+    """The first function in a default that may give each row another value."""
+    for each in walk(expression):
+        if isinstance(each, pg.FuncCall):
+            names = [part.string.sval for part in each.funcname]
+            stable = names[-1] in case.world.stable_functions
+            builtin = names[0] == "pg_catalog" or len(names) == 1
+            if not stable and not (builtin and names[-1] in NOT_VOLATILE):
+                return str(names[-1])
+    return None
+
+
+def type_text(given: pg.TypeName) -> str:
+    """As format_type() writes it."""
+    name = given.names[-1].string.sval
+    name = SHORT.get(name, name)
+    sizes = [each.a_const.ival.ival for each in given.typmods]
+    size = f"({','.join(map(str, sizes))})" if sizes else ""
+    if "time zone" in name and size:
+        head, _, tail = name.partition(" ")
+        name, size = f"{head}{size} {tail}", ""
+    if name == "numeric" and len(sizes) == 1:
+        size = f"({sizes[0]},0)"
+    return f"{name}{size}" + "[]" * len(given.array_bounds)

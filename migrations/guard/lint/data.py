@@ -1,0 +1,130 @@
+"""Statements that change rows: how many, and beside which locks."""
+
+from google.protobuf.message import Message
+from postgast import pg_query_pb2 as pg
+
+from migrations.guard.lint.case import Case
+from migrations.guard.lint.facts import Name
+from migrations.guard.lint.source import walk
+from migrations.guard.lint.world import show
+
+# A row is found by such a column, or a few are; a live database's unique indexes are asked too.
+KEYS = {"id", "uuid", "key", "name", "code", "slug", "version_num", "email", "token", "pk"}
+RANGE_ENDS = ({">", ">="}, {"<", "<="})
+
+
+def changes(case: Case, node: pg.Node) -> None:
+    """Every UPDATE, DELETE, INSERT … SELECT and MERGE of the statement, those inside WITH too."""
+    for each in walk(node):
+        if isinstance(each, pg.UpdateStmt | pg.DeleteStmt):
+            _change(case, each)
+        elif isinstance(each, pg.MergeStmt):
+            target = case.world.name(each.relation)
+            if case.existing(target):
+                _unbatched(case, target, "MERGE")
+        elif isinstance(each, pg.InsertStmt):
+            _insert(case, each)
+
+
+def _change(case: Case, statement: pg.UpdateStmt | pg.DeleteStmt) -> None:
+    target = case.world.name(statement.relation)
+    word = "UPDATE" if isinstance(statement, pg.UpdateStmt) else "DELETE"
+    if not case.existing(target) or few_rows(case, target, statement.where_clause):
+        return
+    if is_batch(statement.where_clause):
+        case.long_work(f"a batch of {word} {show(target)}", [target])
+        return
+    _unbatched(case, target, word)
+
+
+def _unbatched(case: Case, target: Name, word: str) -> None:
+    verb = f"UPDATE {show(target)} SET …" if word != "DELETE" else f"DELETE FROM {show(target)}"
+    case.report(
+        "unbatched-change",
+        f"one {word} touches any number of rows of {show(target)}: it keeps them locked against"
+        " the application's writes until it commits, and bloats the table",
+        f"-- again and again until it changes no row, each in a transaction of its own:\n{verb}\n"
+        f"WHERE ctid = ANY (ARRAY(SELECT ctid FROM {show(target)} WHERE … LIMIT 1000"
+        " FOR UPDATE SKIP LOCKED));",
+        size_of=target,
+    )
+    case.long_work(f"{word} of {show(target)}", [target])
+
+
+def _insert(case: Case, statement: pg.InsertStmt) -> None:
+    target = case.world.name(statement.relation)
+    read = tables_read(case, statement.select_stmt)
+    if not read or is_batch(statement.select_stmt):
+        return
+    updates = statement.on_conflict_clause.action == pg.ONCONFLICT_UPDATE
+    if updates and case.existing(target):
+        _unbatched(case, target, "INSERT … ON CONFLICT DO UPDATE")
+    else:
+        case.long_work(f"INSERT … SELECT into {show(target)}", read)
+
+
+def tables_read(case: Case, node: Message) -> list[Name]:
+    """Existing tables a query reads; names of its own WITH are none."""
+    own = {each.ctename for each in walk(node) if isinstance(each, pg.CommonTableExpr)}
+    found = [case.world.name(each) for each in walk(node)
+             if isinstance(each, pg.RangeVar) and (each.schemaname or each.relname not in own)]  # fmt: skip
+    return [name for name in found if case.existing(name) and not _catalog(name)]
+
+
+def _catalog(name: Name) -> bool:
+    return name[0] in ("pg_catalog", "information_schema") or name[1].startswith("pg_")
+
+
+def is_batch(where: Message) -> bool:
+    """LIMIT somewhere in it, a range of a column with both ends, or a list of values."""
+    if any(
+        isinstance(each, pg.SelectStmt) and each.HasField("limit_count") for each in walk(where)
+    ):
+        return True
+    ends: dict[str, set[int]] = {}
+    for each in conjuncts(where):
+        if each.kind in (pg.AEXPR_BETWEEN, pg.AEXPR_BETWEEN_SYM):
+            return True
+        operator = each.name[0].string.sval if each.name else ""
+        for end, signs in enumerate(RANGE_ENDS):
+            if each.kind == pg.AEXPR_OP and operator in signs:
+                ends.setdefault(column_of(each.lexpr), set()).add(end)
+    return any(column and len(found) == 2 for column, found in ends.items())
+
+
+def few_rows(case: Case, table: Name, where: pg.Node) -> bool:
+    """Found by the value of a key."""
+    keys = set(KEYS)
+    if case.facts:
+        keys |= {
+            each.unique_column for each in case.facts.indexes.values()
+            if each.table == table and each.unique_column
+        }  # fmt: skip
+    for each in conjuncts(where):
+        column = column_of(each.lexpr)
+        by_key = column in keys or column.endswith("_id")
+        if by_key and each.kind == pg.AEXPR_OP and each.name[0].string.sval == "=":
+            return is_constant(each.rexpr)
+        if by_key and each.kind == pg.AEXPR_IN:
+            return all(map(is_constant, each.rexpr.list.items))
+    return False
+
+
+def conjuncts(where: Message) -> list[pg.A_Expr]:
+    if not isinstance(where, pg.Node):
+        return []
+    if where.HasField("a_expr"):
+        return [where.a_expr]
+    if where.HasField("bool_expr") and where.bool_expr.boolop == pg.AND_EXPR:
+        return [each for part in where.bool_expr.args for each in conjuncts(part)]
+    return []
+
+
+def column_of(node: pg.Node) -> str:
+    return node.column_ref.fields[-1].string.sval if node.column_ref.fields else ""
+
+
+def is_constant(node: pg.Node) -> bool:
+    while node.HasField("type_cast"):
+        node = node.type_cast.arg
+    return bool(node.HasField("a_const") or node.HasField("param_ref"))

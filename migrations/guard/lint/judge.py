@@ -1,0 +1,323 @@
+"""A file's statements in order: which rule looks at which, what a transaction is, and the verdict.
+
+A file that says neither BEGIN nor COMMIT is taken to run as one transaction, as alembic and most runners do;
+unless it holds a statement that cannot run in one (CREATE INDEX CONCURRENTLY, VACUUM, …): then each runs by itself.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from postgast import pg_query_pb2 as pg
+
+from migrations.guard.lint import blocks, data, indexes, objects, squawk, tables
+from migrations.guard.lint.case import Case
+from migrations.guard.lint.facts import LiveFacts
+from migrations.guard.lint.locks import Mode
+from migrations.guard.lint.report import FileReport, Finding, Override
+from migrations.guard.lint.session import TIMEOUTS, Session, duration_ms
+from migrations.guard.lint.source import Source, Statement, SyntaxFault, overrides_in, walk
+from migrations.guard.lint.world import World
+
+ALONE = {"vacuum_stmt", "alter_system_stmt", "createdb_stmt", "dropdb_stmt"} | {
+    "create_table_space_stmt", "drop_table_space_stmt",
+}  # fmt: skip
+BEGINS = {pg.TRANS_STMT_BEGIN, pg.TRANS_STMT_START}
+ENDS = {pg.TRANS_STMT_COMMIT, pg.TRANS_STMT_ROLLBACK, pg.TRANS_STMT_PREPARE}
+
+
+def lint(
+    sql: str, *, file: str, facts: LiveFacts | None = None, overrides: Sequence[Override] = ()
+) -> FileReport:
+    """One file, with nothing before it."""
+    return judge(sql, file, World(), facts=facts, overrides=overrides)
+
+
+def lint_files(
+    paths: Sequence[Path], *, facts: LiveFacts | None = None, overrides: Sequence[Override] = ()
+) -> list[FileReport]:
+    """Files in the order they would run: a table made by one is new to the next.  Raises OSError."""
+    world = World()
+    return [
+        judge(path.read_text(), str(path), world, facts=facts, overrides=overrides)
+        for path in paths
+    ]
+
+
+def judge(
+    sql: str, file: str, world: World, *, facts: LiveFacts | None, overrides: Sequence[Override]
+) -> FileReport:
+    source = Source.of(sql)
+    world.schema = "public"
+    try:
+        statements = source.statements()
+    except SyntaxFault as fault:
+        found = Finding(
+            "syntax-error",
+            fault.line,
+            fault.message,
+            "-- correct the statement: nothing after it is judged",
+        )
+        return _verdict(file, [found], [], [*overrides, *overrides_in(sql)])
+    case = Case(source, world, _session(statements, facts), facts)
+    for each in statements:
+        case.statement = each
+        step(case, each)
+    _unfinished(case, statements)
+    more = squawk.findings(source.text.decode())
+    return _verdict(file, [*case.findings, *more], case.notes, [*overrides, *overrides_in(sql)])
+
+
+def _session(statements: Sequence[Statement], facts: LiveFacts | None) -> Session:
+    by_itself = any(_ends_wrapping(each) for each in statements)
+    defaults = dict.fromkeys(TIMEOUTS, 0)
+    if facts:
+        defaults = {
+            "lock_timeout": facts.lock_timeout_ms,
+            "statement_timeout": facts.statement_timeout_ms,
+        }
+    return Session(defaults, wrapped=not by_itself)
+
+
+def _ends_wrapping(statement: Statement) -> bool:
+    control = statement.node.transaction_stmt.kind in BEGINS | ENDS
+    return (statement.kind == "transaction_stmt" and control) or cannot_be_in_transaction(statement)
+
+
+def _verdict(
+    file: str, found: list[Finding], notes: list[Finding], overrides: Sequence[Override]
+) -> FileReport:
+    reasons = {each.rule: each.reason for each in overrides}
+    judged = sorted(
+        (
+            Finding(
+                each.rule, each.line, f"{each.message} [overridden: {reasons[each.rule]}]",
+                each.rewrite, overridden=True,
+            )
+            if each.rule in reasons else each
+            for each in dict.fromkeys(found)
+        ),
+        key=lambda each: each.line,
+    )  # fmt: skip
+    safe = all(each.overridden for each in judged)
+    return FileReport(file, "safe" if safe else "dangerous", tuple(judged), tuple(notes))
+
+
+def _unfinished(case: Case, statements: Sequence[Statement]) -> None:
+    if case.session.in_block and not case.session.wrapped:
+        begun = [each for each in statements if each.node.transaction_stmt.kind in BEGINS]
+        case.statement = begun[-1]
+        case.report(
+            "transaction-not-ended",
+            "the BEGIN has no COMMIT: its locks are held until the connection ends, and nothing stays",
+            "COMMIT;",
+        )
+
+
+def cannot_be_in_transaction(statement: Statement) -> bool:
+    node = statement.node
+    match statement.kind:
+        case "index_stmt":
+            return bool(node.index_stmt.concurrent)
+        case "drop_stmt":
+            return bool(node.drop_stmt.concurrent)
+        case "reindex_stmt":
+            whole = node.reindex_stmt.kind not in (pg.REINDEX_OBJECT_INDEX, pg.REINDEX_OBJECT_TABLE)
+            return whole or any(
+                each.def_elem.defname == "concurrently" for each in node.reindex_stmt.params
+            )
+        case "vacuum_stmt":
+            return bool(node.vacuum_stmt.is_vacuumcmd)
+        case "cluster_stmt":
+            return not node.cluster_stmt.HasField("relation")
+        case "alter_table_stmt":
+            return any(
+                getattr(each.alter_table_cmd, "def").partition_cmd.concurrent
+                for each in node.alter_table_stmt.cmds
+            )
+        case "do_stmt":
+            return _block_commits(node.do_stmt)
+        case kind:
+            return kind in ALONE
+
+
+def _block_commits(block: pg.DoStmt) -> bool:
+    language, body = blocks.body_of(block)
+    try:
+        return language == "plpgsql" and blocks.commits(blocks.plpgsql_tree(body))
+    except SyntaxFault:
+        return False
+
+
+def step(case: Case, statement: Statement) -> None:
+    session = case.session
+    if statement.kind == "transaction_stmt":
+        _transaction(case, statement.node.transaction_stmt)
+        return
+    if not session.in_block:
+        case.world.transactions += 1
+        session.begin(block=False)
+    if session.in_block and cannot_be_in_transaction(statement):
+        case.report(
+            "not-in-transaction",
+            "PostgreSQL refuses this inside a transaction: the migration fails here",
+            f"COMMIT;\n{statement.text};",
+        )
+    if session.new_enum_values:
+        _uses_new_enum_value(case, statement)
+    _look(case, statement)
+
+
+def _transaction(case: Case, control: pg.TransactionStmt) -> None:
+    session = case.session
+    if control.kind in BEGINS:
+        if session.in_block and not session.wrapped:
+            case.note("nested-begin", "BEGIN inside a transaction does nothing")
+        case.world.transactions += 1
+        session.begin(block=True)
+    elif control.kind in ENDS:
+        if control.kind == pg.TRANS_STMT_PREPARE:
+            case.report(
+                "prepare-transaction",
+                "a prepared transaction holds its locks until somebody ends it, restarts included",
+                "COMMIT;",
+            )
+        ended = session.roll_back if control.kind == pg.TRANS_STMT_ROLLBACK else None
+        if ended:
+            ended()
+        else:
+            session.begin(block=control.chain)
+
+
+def _uses_new_enum_value(case: Case, statement: Statement) -> None:
+    for each in walk(statement.node):
+        if isinstance(each, pg.String | pg.A_Const):
+            value = each.sval if isinstance(each, pg.String) else each.sval.sval
+            if value in case.session.new_enum_values and statement.kind != "alter_enum_stmt":
+                case.report(
+                    "enum-value-used-in-same-transaction",
+                    f"'{value}' cannot be used before the transaction that adds it is committed",
+                    f"COMMIT;\n{statement.text};",
+                )
+                return
+
+
+def _look(case: Case, statement: Statement) -> None:
+    node = statement.node
+    match statement.kind:
+        case "variable_set_stmt":
+            _set(case, node.variable_set_stmt)
+        case "create_stmt":
+            tables.create(case, node.create_stmt)
+            objects.appears(case, case.world.name(node.create_stmt.relation))
+        case "create_table_as_stmt":
+            read = data.tables_read(case, node.create_table_as_stmt.query)
+            tables.create_as(case, node.create_table_as_stmt, read)
+        case "alter_table_stmt":
+            objects.change_type(case, node.alter_table_stmt)
+            tables.alter(case, node.alter_table_stmt)
+        case "index_stmt":
+            indexes.create(case, node.index_stmt)
+        case "reindex_stmt":
+            indexes.reindex(case, node.reindex_stmt)
+        case "do_stmt":
+            _block(case, node.do_stmt)
+        case "insert_stmt" | "update_stmt" | "delete_stmt" | "merge_stmt":
+            data.changes(case, node)
+        case "select_stmt":
+            _select(case, node.select_stmt)
+            data.changes(case, node)
+        case _:
+            _look_at_objects(case, statement)
+
+
+def _look_at_objects(case: Case, statement: Statement) -> None:
+    node, world = statement.node, case.world
+    match statement.kind:
+        case "drop_stmt":
+            objects.drop(case, node.drop_stmt)
+        case "rename_stmt":
+            objects.rename(case, node.rename_stmt)
+        case "alter_object_schema_stmt":
+            objects.move_schema(case, node.alter_object_schema_stmt)
+        case "truncate_stmt":
+            objects.truncate(case, node.truncate_stmt)
+        case "lock_stmt":
+            objects.lock_table(case, node.lock_stmt)
+        case "refresh_mat_view_stmt":
+            objects.refresh(case, node.refresh_mat_view_stmt)
+        case "vacuum_stmt":
+            objects.vacuum(case, node.vacuum_stmt)
+        case "cluster_stmt":
+            objects.cluster(case, node.cluster_stmt)
+        case "alter_enum_stmt":
+            objects.change_enum(case, node.alter_enum_stmt)
+        case "drop_owned_stmt" | "reassign_owned_stmt":
+            objects.own_or_reassign(case, statement.text)
+        case "create_trig_stmt":
+            case.lock(world.name(node.create_trig_stmt.relation), Mode.SHARE_ROW_EXCLUSIVE)
+        case "create_policy_stmt":
+            name = world.name(node.create_policy_stmt.table)
+            world.policies.add(name)
+            case.lock(name, Mode.ACCESS_EXCLUSIVE)
+        case "alter_policy_stmt":
+            case.lock(world.name(node.alter_policy_stmt.table), Mode.ACCESS_EXCLUSIVE)
+        case "rule_stmt":
+            case.lock(world.name(node.rule_stmt.relation), Mode.ACCESS_EXCLUSIVE)
+        case "view_stmt":
+            objects.appears(case, world.name(node.view_stmt.view))
+            world.create(node.view_stmt.view)
+        case "create_function_stmt":
+            _function(case, node.create_function_stmt)
+        case _:
+            pass
+
+
+def _set(case: Case, statement: pg.VariableSetStmt) -> None:
+    if statement.name == "search_path" and statement.args:
+        case.world.schema = statement.args[0].a_const.sval.sval or "public"
+    if statement.is_local and not case.session.in_block and statement.name in TIMEOUTS:
+        case.note("set-local-outside-transaction", "SET LOCAL has no effect outside a transaction")
+    case.session.set(statement)
+
+
+def _select(case: Case, statement: pg.SelectStmt) -> None:
+    """set_config() is a SET; SELECT … INTO makes a table."""
+    if statement.HasField("into_clause"):
+        case.world.create(statement.into_clause.rel)
+    for each in walk(statement):
+        if isinstance(each, pg.FuncCall) and each.funcname[-1].string.sval == "set_config":
+            name, value = (arg.a_const for arg in each.args[:2])
+            local = each.args[2].a_const.boolval.boolval
+            if name.sval.sval in TIMEOUTS:
+                case.session.put(name.sval.sval, duration_ms(value), local=local)
+
+
+def _function(case: Case, made: pg.CreateFunctionStmt) -> None:
+    options = {each.def_elem.defname: each.def_elem.arg.string.sval for each in made.options}
+    if options.get("volatility") in ("stable", "immutable"):
+        case.world.stable_functions.add(made.funcname[-1].string.sval)
+
+
+def _block(case: Case, block: pg.DoStmt) -> None:
+    language, body = blocks.body_of(block)
+    first_line = case.source.line(case.source.text.find(body.encode(), case.statement.location))
+    unknown = "its SQL is made at run time and cannot be judged: "
+    try:
+        tree = blocks.plpgsql_tree(body) if language == "plpgsql" else None
+    except SyntaxFault as fault:
+        case.report("syntax-error", fault.message, "-- correct the block")
+        return
+    if tree is None:
+        case.report("cannot-judge", f"{unknown}language {language}", "-- write the SQL out")
+        return
+    for line, text, statements in blocks.statements(tree, first_line):
+        if text is None:
+            with case.part(Source(b"", line), Statement(pg.Node(), 0, "EXECUTE …")):
+                case.report(
+                    "cannot-judge", f"{unknown}EXECUTE of an expression",
+                    "-- write the statements out, or format('literal …', names)",
+                )  # fmt: skip
+            continue
+        for each in statements:
+            with case.part(Source.of(text, line), each):
+                step(case, each)

@@ -1,0 +1,56 @@
+"""What the statements read so far have made: tables that are new and empty, columns, constraints, indexes."""
+
+from dataclasses import dataclass, field
+
+from postgast import pg_query_pb2 as pg
+
+from migrations.guard.lint.facts import Name
+
+
+@dataclass
+class CheckState:
+    """`proves` is the column of a CHECK (column IS NOT NULL); `added_in` the transaction that added it."""
+
+    proves: str | None
+    validated: bool
+    added_in: int
+
+
+@dataclass
+class World:
+    """Carried from file to file, in order."""
+
+    schema: str = "public"
+    new: set[Name] = field(default_factory=set)
+    new_columns: set[tuple[Name, str]] = field(default_factory=set)
+    indexes: dict[str, Name] = field(default_factory=dict)
+    dropped_indexes: set[str] = field(default_factory=set)
+    constraints: dict[tuple[Name, str], CheckState] = field(default_factory=dict)
+    stable_functions: set[str] = field(default_factory=set)
+    policies: set[Name] = field(default_factory=set)
+    transactions: int = 0
+
+    def name(self, relation: pg.RangeVar) -> Name:
+        if relation.schemaname:
+            return (relation.schemaname, relation.relname)
+        if ("pg_temp", relation.relname) in self.new:
+            return ("pg_temp", relation.relname)
+        return (self.schema, relation.relname)
+
+    def dotted(self, parts: tuple[str, ...]) -> Name:
+        return (parts[-2], parts[-1]) if len(parts) > 1 else (self.schema, parts[-1])
+
+    def create(self, relation: pg.RangeVar) -> Name:
+        temporary = relation.relpersistence == "t"
+        name = ("pg_temp", relation.relname) if temporary else self.name(relation)
+        self.new.add(name)
+        return name
+
+    def rename(self, before: Name, after: Name) -> None:
+        if before in self.new:
+            self.new.discard(before)
+            self.new.add(after)
+
+
+def show(name: Name) -> str:
+    return name[1] if name[0] in ("public", "pg_temp") else f"{name[0]}.{name[1]}"
