@@ -26,3 +26,9 @@ class LockBusy(MigrationFault):
     """Another job runs: try again later."""
 
     exit_code = 4
+
+
+class PoolerBetween(MigrationFault):
+    """The connection is not PostgreSQL's own."""
+
+    exit_code = 20

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import Connection
 
-from migrations.faults import CannotReach, LockBusy
+from migrations.faults import CannotReach, LockBusy, PoolerBetween
 
 # Any number will do, as long as every release of the job takes the same one.
 LOCK_KEY = 7_274_003
@@ -46,6 +46,7 @@ def run_lock(
 ) -> Iterator[Connection]:
     """Hold the lock for the length of the block; `on_wait` is told once who holds it.  Raises LockBusy."""
     with connect(url) as connection:
+        _prove_direct(connection)
         _take(connection, wait_seconds, on_wait)
         try:
             yield connection
@@ -53,6 +54,16 @@ def run_lock(
             # A lost connection has released the lock already.
             if not connection.broken and not connection.closed:
                 _give_back(connection)
+
+
+def _prove_direct(connection: Connection) -> None:
+    """A pooler greets its clients with a process number of its own making."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    if row is None or row[0] != connection.info.backend_pid:
+        raise PoolerBetween(
+            "a pooler stands in front of the database: locks and settings would belong to"
+            " somebody else; give the URL of PostgreSQL itself"
+        )
 
 
 def _take(connection: Connection, wait_seconds: float, on_wait: Callable[[str], None]) -> None:

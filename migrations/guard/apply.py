@@ -32,9 +32,14 @@ DONE_BEFORE = (
     errors.UndefinedTable,
     errors.UndefinedColumn,
 )
-RELATIONS = "SELECT oid FROM pg_catalog.pg_class WHERE oid >= 16384"
-# What this transaction wrote into the catalogue: new relations and changed ones.
-TOUCHED = "SELECT oid FROM pg_catalog.pg_class WHERE xmin = pg_current_xact_id()::xid"
+# Tables and indexes; what this transaction wrote into the catalogue are new ones and changed ones.
+RELATIONS = """
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'i', 'm', 'v')
+"""
+TOUCHED = RELATIONS + " AND c.xmin = pg_current_xact_id()::xid"
+TRANSACTION = "SELECT pg_current_xact_id()::text::bigint"
 SET_LIMITS = """
 SELECT pg_catalog.set_config('lock_timeout', %s, %s), pg_catalog.set_config('statement_timeout', %s, %s)
 """
@@ -87,6 +92,8 @@ class Applier:
     around: Around = lambda step, statement: nullcontext()
     chance: random.Random = field(default_factory=random.Random)
     sleep: Callable[[float], None] = time.sleep
+    # Ids of this run's own transactions: who wrote a row that moved.
+    transactions: set[int] = field(default_factory=set)
 
     def apply(self, steps: Sequence[PlannedStep]) -> None:
         """All that is not done yet.  Raises TableBusy, StepFailed, OtherSql."""
@@ -161,13 +168,14 @@ class Applier:
         self.sleep(pause)
 
     def _transaction(self, step: PlannedStep, seen: Seen) -> None:
-        before = _oids(self.connection, RELATIONS)
+        before = _names(self.connection, RELATIONS)
         with self.connection.transaction():
             for statement in step.statements:
                 limits = self.policy.limits(step.kind)
                 self._set(limits, local=True)
                 self._execute(step, statement, seen)
-            created = _oids(self.connection, TOUCHED) - before
+            self._note_transaction()
+            created = _names(self.connection, TOUCHED) - before
             ledger.finish(self.connection, self.trail.run, step, sorted(created))
             self.trail.note("commit", step=str(step))
 
@@ -195,11 +203,16 @@ class Applier:
             with self.connection.transaction():
                 rows = self._execute(step, step.statements[0], seen)
                 ledger.count(self.connection, step, rows)
+                self._note_transaction()
             if rows == 0:
                 return
             total += rows
             self.say(f"{step}: {total} rows")
             self.sleep((time.monotonic() - started) * self.policy.batch_pause_share)
+
+    def _note_transaction(self) -> None:
+        row = self.connection.execute(TRANSACTION).fetchone()
+        self.transactions |= {int(row[0])} if row else set()
 
     def _execute(self, step: PlannedStep, statement: str, seen: Seen) -> int:
         shown = " ".join(without_comments(statement).split())[:SHOWN]
@@ -244,8 +257,8 @@ class Applier:
         return row is not None and bool(row[0])
 
 
-def _oids(connection: Connection, query: str) -> set[int]:
-    return {int(row[0]) for row in connection.execute(query.encode())}
+def _names(connection: Connection, query: str) -> set[str]:
+    return {str(row[0]) for row in connection.execute(query.encode())}
 
 
 def _milliseconds(shown: str) -> int:

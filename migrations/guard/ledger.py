@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS farebox_migration.ledger (
     kind text NOT NULL,
     state text NOT NULL CHECK (state IN ('started', 'done')),
     rows_changed bigint NOT NULL DEFAULT 0,
-    created oid[] NOT NULL DEFAULT '{}',
+    created text[] NOT NULL DEFAULT '{}',
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz,
     closed_at timestamptz
@@ -36,9 +36,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS uq_ledger_open
     ON farebox_migration.ledger (revision, step) WHERE closed_at IS NULL;
 """
 OPEN = """
-SELECT revision, step, checksum, state, rows_changed, created::bigint[] AS created,
-    NOT EXISTS (SELECT FROM unnest(created) AS c WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = c))
-        AS stands
+SELECT revision, step, checksum, state, rows_changed, created,
+    (SELECT count(*) FROM unnest(created) AS name WHERE to_regclass(name) IS NOT NULL) AS standing
 FROM farebox_migration.ledger WHERE closed_at IS NULL ORDER BY id
 """
 BEGIN = """
@@ -49,7 +48,7 @@ DO UPDATE SET run = excluded.run, started_at = clock_timestamp()
 """
 DONE = """
 INSERT INTO farebox_migration.ledger (run, revision, step, checksum, kind, state, created, finished_at)
-VALUES (%s, %s, %s, %s, %s, 'done', %s::oid[], clock_timestamp())
+VALUES (%s, %s, %s, %s, %s, 'done', %s, clock_timestamp())
 ON CONFLICT (revision, step) WHERE closed_at IS NULL
 DO UPDATE SET state = 'done', created = excluded.created, finished_at = clock_timestamp()
 """
@@ -87,8 +86,8 @@ class Entry:
     checksum: str
     state: State
     rows_changed: int
-    created: list[int]
-    stands: bool
+    created: list[str]
+    standing: int
 
 
 def create(connection: Connection) -> None:
@@ -114,11 +113,7 @@ def done_already(
     """Entries to believe by (revision, step), and revisions whose rows are stale.  Raises OtherSql."""
     planned = {(step.revision, step.number): step for step in steps}
     listed = list(entries)
-    stale = {
-        each.revision
-        for each in listed
-        if (each.revision, each.step) not in planned or (each.state == "done" and not each.stands)
-    }
+    stale = {e.revision for e in listed if (e.revision, e.step) not in planned} | _gone(listed)
     believed = {(e.revision, e.step): e for e in listed if e.revision not in stale}
     for key, entry in believed.items():
         if entry.checksum != planned[key].checksum:
@@ -126,12 +121,24 @@ def done_already(
     return believed, stale
 
 
+def _gone(entries: list[Entry]) -> set[str]:
+    """Revisions of which nothing stands that they created: somebody took them back.  (One name may be missing:
+    a later step may have renamed it.)"""
+    created: dict[str, int] = {}
+    standing: dict[str, int] = {}
+    for each in entries:
+        if each.state == "done":
+            created[each.revision] = created.get(each.revision, 0) + len(each.created)
+            standing[each.revision] = standing.get(each.revision, 0) + each.standing
+    return {name for name, count in created.items() if count and not standing[name]}
+
+
 def begin(connection: Connection, run: str, step: PlannedStep) -> None:
     connection.execute(BEGIN, (run, step.revision, step.number, step.checksum, step.kind))
 
 
 def finish(
-    connection: Connection, run: str, step: PlannedStep, created: Iterable[int] = ()
+    connection: Connection, run: str, step: PlannedStep, created: Iterable[str] = ()
 ) -> None:
     """In the step's own transaction where it has one; the last step of a revision closes its rows."""
     values = (run, step.revision, step.number, step.checksum, step.kind, list(created))
