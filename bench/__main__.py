@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import uvloop
@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> int:
         with ground() as place:
             for name in chosen:
                 print(f"{name} …", file=sys.stderr)
-                results.append(uvloop.run(bench_named(name)(place)))
+                busy = os.getloadavg()[0]
+                result = uvloop.run(bench_named(name)(place))
+                note = f"{result.note}; {os.cpu_count()} cores, load average {busy:.1f} before"
+                results.append(replace(result, note=note))
     except EmbeddedFault as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

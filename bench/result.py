@@ -25,10 +25,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Pair:
-    """Both sides, each at its least disturbed."""
+    """Both sides, each at its least disturbed, and every round's ratio as text."""
 
     ours: float
     bare: float
+    rounds: str = ""
 
     @property
     def ratio(self) -> float:
@@ -44,4 +45,5 @@ async def interleaved(ours: Measure, bare: Measure, rounds: int = ROUNDS) -> Pai
             f"  round {number}: {pairs[-1].ours:,.0f} against {pairs[-1].bare:,.0f}",
             file=sys.stderr,
         )
-    return Pair(max(p.ours for p in pairs), max(p.bare for p in pairs))
+    each = ", ".join(f"{pair.ratio:.0%}" for pair in pairs)
+    return Pair(max(p.ours for p in pairs), max(p.bare for p in pairs), each)

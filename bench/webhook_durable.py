@@ -85,7 +85,7 @@ async def run(ground: Ground) -> Result:
         note=f"wrk c={CONNECTIONS}, 1 thread, {SECONDS} s, distinct signed events of {size} B on average; one"
         f" `payments.app web` process, PostgreSQL with fsync on the same machine; p50 {bench.best.p50_ms:.1f} ms,"
         f" p99 {bench.best.p99_ms:.1f} ms; every answer's row is counted; bare checks the signature with the same"
-        f" function and answers, on the same uvicorn; best of each in {ROUNDS} interleaved rounds",
+        f" function and answers, on the same uvicorn; best of each in {ROUNDS} interleaved rounds ({pair.rounds})",
     )
 
 
