@@ -1,0 +1,71 @@
+"""How far a dump or a restore is: the bytes that PostgreSQL says it has copied."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from psycopg import Connection
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+# What is done ("dump of farebox"), bytes so far, bytes expected.
+Say = Callable[[str, int, int], None]
+
+COPIES = """
+SELECT pid, relid, bytes_processed FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid)
+WHERE application_name = %s AND bytes_processed IS NOT NULL
+"""
+
+
+def silent(what: str, done: int, expected: int) -> None:
+    """Nobody watches."""
+
+
+class CopyWatch:
+    """Adds up what one program's connections have copied; what it missed between two looks is told at the end."""
+
+    def __init__(
+        self, connection: Connection, application: str, what: str, expected: int, say: Say
+    ) -> None:
+        self._connection = connection
+        self._application = application
+        self._what = what
+        self._expected = max(expected, 1)
+        self._say = say
+        self._copied: dict[tuple[int, int], int] = {}
+
+    def look(self) -> None:
+        for pid, relation, size in self._connection.execute(COPIES, (self._application,)):
+            self._copied[pid, relation] = size
+        self._say(self._what, min(sum(self._copied.values()), self._expected), self._expected)
+
+    def done(self) -> None:
+        self._say(self._what, self._expected, self._expected)
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Say]:
+    """A bar for each thing that is done, on a terminal; elsewhere nothing."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as display:
+
+        def say(what: str, done: int, expected: int) -> None:
+            if what not in bars:
+                bars[what] = display.add_task(what, total=expected)
+            display.update(bars[what], completed=done, total=expected)
+
+        yield say

@@ -1,0 +1,150 @@
+"""What a database is at one instant: structure, rows, money, faults.  Two of them can be compared.
+
+Everything is read in the caller's transaction, so that a repeatable read gives one instant.
+"""
+
+from collections.abc import Iterator
+
+from psycopg import Connection, sql
+from pydantic import BaseModel, ConfigDict
+
+from migrations.guard import catalog
+
+# Any order of rows gives the same sum; 64 bits of hash over key and value see a cent that changed its row.
+CHECKSUM = "sum(hashtextextended(ROW({})::text, 0)::numeric)::text"
+SETTINGS = {
+    # Names then come out qualified, values as the same text in every session.
+    "search_path": "pg_catalog",
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    # A role's own limits are for its requests.
+    "statement_timeout": "0",
+    # Behind somebody's schema change it would wait for ever.
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Money(Frozen):
+    """`total` is None for a column that cannot be added up (jsonb)."""
+
+    total: str | None
+    checksum: str | None
+
+
+class Table(Frozen):
+    """`contents` is a checksum of every row, if asked for."""
+
+    rows: int
+    columns: dict[str, str]
+    money: dict[str, Money]
+    contents: str | None
+
+
+class Constraint(Frozen):
+    """`violations` is None where they were not, or cannot be, counted."""
+
+    table: str
+    definition: str
+    validated: bool
+    violations: int | None
+
+
+class Index(Frozen):
+    table: str
+    definition: str
+    valid: bool
+
+
+class Snapshot(Frozen):
+    """`instant` is PostgreSQL's own name of it: pg_current_snapshot()."""
+
+    instant: str
+    revision: tuple[str, ...]
+    tables: dict[str, Table]
+    constraints: dict[str, Constraint]
+    indexes: dict[str, Index]
+    grants: dict[str, tuple[str, ...]]
+    objects: dict[str, str]
+
+
+def take(connection: Connection, *, contents: bool = False, violations: bool = True) -> Snapshot:
+    """`contents`: checksum every row too.  `violations`: count what breaks each constraint."""
+    prepare(connection)
+    return Snapshot(
+        instant=str(one(connection, "SELECT pg_current_snapshot()::text")),
+        revision=revision(connection),
+        tables={t.name: _table(connection, t, contents) for t in catalog.tables(connection)},
+        constraints=dict(_constraints(connection, violations)),
+        indexes={
+            name: Index(table=table, definition=definition, valid=valid)
+            for name, table, definition, valid in connection.execute(catalog.INDEXES).fetchall()
+        },
+        grants={name: tuple(each) for name, each in connection.execute(catalog.GRANTS).fetchall()},
+        objects=dict(connection.execute(catalog.OBJECTS).fetchall()),
+    )
+
+
+def prepare(connection: Connection) -> None:
+    for name, value in SETTINGS.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+
+def revision(connection: Connection) -> tuple[str, ...]:
+    if one(connection, "SELECT to_regclass('public.alembic_version')") is None:
+        return ()
+    query = "SELECT version_num FROM public.alembic_version ORDER BY 1"
+    return tuple(str(row[0]) for row in connection.execute(query).fetchall())
+
+
+def one(connection: Connection, query: str) -> object:
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def _table(connection: Connection, table: catalog.Table, contents: bool) -> Table:
+    wanted: list[sql.Composable] = [sql.SQL("count(*)")]
+    for column in table.money:
+        name = sql.Identifier(column)
+        summed = sql.SQL("sum({})::text" if column in table.numbers else "NULL::text")
+        key = sql.SQL(", ").join([*map(sql.Identifier, table.key), name])
+        wanted += [summed.format(name), sql.SQL(CHECKSUM).format(key)]
+    if contents:
+        wanted.append(sql.SQL(CHECKSUM).format(columns_of(table.columns)))
+    query = sql.SQL("SELECT {} FROM ONLY {}")
+    row = connection.execute(query.format(sql.SQL(", ").join(wanted), table.identifier)).fetchone()
+    assert row is not None, "an aggregate has one row"
+    sums = iter(row[1 : 1 + 2 * len(table.money)])
+    return Table(
+        rows=row[0],
+        columns=table.columns,
+        money={c: Money(total=next(sums), checksum=next(sums)) for c in table.money},
+        contents=row[-1] if contents else None,
+    )
+
+
+def columns_of(names: dict[str, str]) -> sql.Composed:
+    """In the order of their names: a dump may bring columns back in another order than a table grew."""
+    return sql.SQL(", ").join(map(sql.Identifier, sorted(names)))
+
+
+def _constraints(connection: Connection, count: bool) -> Iterator[tuple[str, Constraint]]:
+    for each in catalog.constraints(connection):
+        query = each.violations()
+        counted = connection.execute(query).fetchone() if count and query is not None else None
+        yield (
+            f"{each.table}.{each.name}",
+            Constraint(
+                table=each.table,
+                definition=each.definition,
+                validated=each.validated,
+                violations=counted[0] if counted else None,
+            ),
+        )

@@ -1,0 +1,166 @@
+"""What would be lost if a backup took the place of a database: rows, compared one by one.
+
+Counters and positions of the write-ahead log say that something was written; only the rows say what.  Tables
+are compared in buckets of their keys' hashes, and only buckets that differ are read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from psycopg import Connection, sql
+
+from migrations.guard import catalog
+from migrations.guard.snapshot import columns_of, prepare
+
+BUCKETS = 4096
+# What is shown of each table; all are counted.
+SHOWN_ROWS = 20
+# The chain's own table says where the schema is, not what anybody wrote.
+NOT_WRITES = "public.alembic_version"
+
+BUCKET_SUMS = """
+SELECT hashtextextended(ROW({key})::text, 0) & {mask}, sum(hashtextextended(ROW({row})::text, 0)::numeric)
+FROM ONLY {table} GROUP BY 1
+"""
+ROWS = """
+SELECT ROW({key})::text, hashtextextended(ROW({row})::text, 0), ROW({row})::text
+FROM ONLY {table} WHERE (hashtextextended(ROW({key})::text, 0) & {mask}) = ANY (%s)
+"""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Rows of one table that the database has and the backup has not, or not so."""
+
+    table: str
+    rows: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.rows} {'row' if self.rows == 1 else 'rows'} in {self.table}"
+
+
+def phrase(lost: list[Lost]) -> str:
+    """What has to be typed to give them up."""
+    return ", ".join(map(str, lost))
+
+
+def lost_writes(live: Connection, copy: Connection) -> list[Lost]:
+    """Both sides are read each at one instant; neither is written to."""
+    for connection in (live, copy):
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        prepare(connection)
+    try:
+        copied = {each.name: each for each in catalog.tables(copy)}
+        found = [
+            _compare(live, copy, table, copied.get(table.name))
+            for table in catalog.tables(live)
+            if table.name != NOT_WRITES
+        ]
+    finally:
+        for connection in (live, copy):
+            connection.execute("ROLLBACK")
+    return [each for each in found if each.rows]
+
+
+def _compare(
+    live: Connection, copy: Connection, table: catalog.Table, copied: catalog.Table | None
+) -> Lost:
+    if copied is None:
+        return _all_of(live, table)
+    common = {n: t for n, t in table.columns.items() if n in copied.columns}
+    sides = [_Side(connection, table, common) for connection in (live, copy)]
+    here, there = (each.buckets() for each in sides)
+    differing = [b for b in here.keys() | there.keys() if here.get(b) != there.get(b)]
+    ours, theirs = (each.rows(differing) for each in sides)
+    changed = sorted(ours.items() ^ theirs.items())
+    keys = list(dict.fromkeys(key for (key, _), _ in changed))
+    examples = [_told(key, ours, theirs) for key in keys[:SHOWN_ROWS]]
+    added, filled = _new_columns(live, table, copied)
+    examples += filled[: SHOWN_ROWS - len(examples)]
+    return Lost(table.name, len(keys) + added, tuple(examples))
+
+
+class _Side:
+    """One database's view of a table, by the columns that both have."""
+
+    def __init__(
+        self, connection: Connection, table: catalog.Table, common: dict[str, str]
+    ) -> None:
+        self._connection = connection
+        keyed = table.key and set(table.key) <= common.keys()
+        whole = columns_of(common)
+        self._parts = {
+            "table": table.identifier,
+            "row": whole,
+            # Without a key a row is told from others by all that it holds.
+            "key": sql.SQL(", ").join(map(sql.Identifier, table.key)) if keyed else whole,
+            "mask": sql.Literal(BUCKETS - 1),
+        }
+
+    def buckets(self) -> dict[int, object]:
+        query = sql.SQL(BUCKET_SUMS).format(**self._parts)
+        return dict(self._connection.execute(query).fetchall())
+
+    def rows(self, buckets: list[int]) -> dict[tuple[str, int], tuple[int, str]]:
+        """By key, and number among those of the same key: hash and text."""
+        if not buckets:
+            return {}
+        query = sql.SQL(ROWS).format(**self._parts)
+        found: dict[tuple[str, int], tuple[int, str]] = {}
+        seen: dict[str, int] = {}
+        for key, digest, text in self._connection.execute(query, (buckets,)):
+            seen[key] = seen.get(key, 0) + 1
+            found[key, seen[key]] = (digest, text)
+        return found
+
+
+Rows = dict[tuple[str, int], tuple[int, str]]
+
+
+def _told(key: str, ours: Rows, theirs: Rows) -> str:
+    here = [text for (k, _), (_, text) in ours.items() if k == key]
+    there = [text for (k, _), (_, text) in theirs.items() if k == key]
+    if not there:
+        return f"added: {here[0]}"
+    if not here:
+        return f"deleted: {there[0]}"
+    return f"changed: {there[0]} to {here[0]}"
+
+
+def _all_of(live: Connection, table: catalog.Table) -> Lost:
+    count = sql.SQL("SELECT count(*) FROM ONLY {}").format(table.identifier)
+    row = live.execute(count).fetchone()
+    query = sql.SQL("SELECT t::text FROM ONLY {} t LIMIT {}")
+    some = live.execute(query.format(table.identifier, sql.Literal(SHOWN_ROWS)))
+    examples = tuple(f"in a table that the backup has not: {text}" for (text,) in some)
+    return Lost(table.name, row[0] if row else 0, examples)
+
+
+def _new_columns(
+    live: Connection, table: catalog.Table, copied: catalog.Table
+) -> tuple[int, list[str]]:
+    """Rows in which a column that the backup has not holds more than its default."""
+    tests = list(_filled(table, copied))
+    if not tests:
+        return 0, []
+    where = sql.SQL(" OR ").join(tests)
+    count = live.execute(
+        sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}").format(table.identifier, where)
+    ).fetchone()
+    query = sql.SQL("SELECT t::text FROM ONLY {} t WHERE {} LIMIT {}")
+    some = live.execute(query.format(table.identifier, where, sql.Literal(SHOWN_ROWS)))
+    told = [f"with columns that the backup has not: {text}" for (text,) in islice(some, SHOWN_ROWS)]
+    return (count[0] if count else 0), told
+
+
+def _filled(table: catalog.Table, copied: catalog.Table) -> Iterator[sql.Composable]:
+    for name in sorted(table.columns.keys() - copied.columns.keys()):
+        definition = table.columns[name]
+        if " GENERATED AS " in definition:
+            continue
+        default = definition.rpartition(" DEFAULT ")[2]
+        yield sql.SQL("{}::text IS DISTINCT FROM ({})::text").format(
+            sql.Identifier(name), sql.SQL(default)
+        )
