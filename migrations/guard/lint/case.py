@@ -124,12 +124,13 @@ class Case:
                 f"COMMIT;\nBEGIN;\nSET LOCAL lock_timeout = '2s';\n{self.statement.text};\nCOMMIT;",
             )
 
-    def long_work(self, what: str, size_of: list[Name]) -> None:
+    def long_work(self, what: str, size_of: list[Name], *, locks_rows: bool = True) -> None:
         """A statement whose time grows with the data: nothing strong may be held meanwhile."""
         if not self.session.in_block or (size_of and all(map(self.small, size_of))):
             return
         strong = [(name, mode) for name, mode in self.session.held.items() if mode >= Mode.SHARE]
-        self.session.long_work.append(what)
+        if locks_rows:
+            self.session.long_work.append(what)
         if strong and self.once("ddl-and-backfill", 0):
             name, mode = strong[0]
             self.report(

@@ -86,7 +86,7 @@ def validate(case: Case, table: Name, name: str) -> None:
             size_of=table,
         )
     if case.existing(table) and not together:
-        case.long_work(f"the validation of {name}", [table])
+        case.long_work(f"the validation of {name}", [table], locks_rows=False)
     if check is None:
         case.world.constraints[table, name] = CheckState(None, True, case.world.transactions)
     else:

@@ -60,7 +60,9 @@ def _insert(case: Case, statement: pg.InsertStmt) -> None:
     if updates and case.existing(target):
         _unbatched(case, target, "INSERT … ON CONFLICT DO UPDATE")
     else:
-        case.long_work(f"INSERT … SELECT into {show(target)}", read)
+        case.long_work(
+            f"INSERT … SELECT into {show(target)}", read, locks_rows=case.existing(target)
+        )
 
 
 def tables_read(case: Case, node: Message) -> list[Name]:

@@ -210,15 +210,15 @@ def _rewritten(case: Case, what: str, name: Name | None, rewrite: str) -> None:
 
 def change_enum(case: Case, statement: pg.AlterEnumStmt) -> None:
     name = ".".join(each.string.sval for each in statement.type_name)
-    if statement.oldval:
+    if statement.old_val:
         case.report(
             "rename-enum-value",
-            f"the old code still writes '{statement.oldval}' into {name}: its statements fail",
-            f"ALTER TYPE {name} ADD VALUE '{statement.newval}';\n-- in a later transaction, in"
+            f"the old code still writes '{statement.old_val}' into {name}: its statements fail",
+            f"ALTER TYPE {name} ADD VALUE '{statement.new_val}';\n-- in a later transaction, in"
             " batches, move the rows; the old value stays",
         )
     elif case.session.in_block:
-        case.session.new_enum_values.add(statement.newval)
+        case.session.new_enum_values.add(statement.new_val)
 
 
 def change_type(case: Case, statement: pg.AlterTableStmt) -> None:

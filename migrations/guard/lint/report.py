@@ -57,6 +57,7 @@ def as_json(reports: Sequence[FileReport]) -> str:
             for each in reports
         ],
         indent=2,
+        ensure_ascii=False,
     )
 
 

@@ -40,7 +40,7 @@ def create(case: Case, made: pg.CreateStmt) -> None:
 def create_as(case: Case, made: pg.CreateTableAsStmt, read: list[Name]) -> None:
     case.world.create(made.into.rel)
     if read and not made.into.skip_data:
-        case.long_work(f"the copy into {made.into.rel.relname}", read)
+        case.long_work(f"the copy into {made.into.rel.relname}", read, locks_rows=False)
 
 
 def alter(case: Case, statement: pg.AlterTableStmt) -> None:

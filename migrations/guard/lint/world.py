@@ -38,6 +38,8 @@ class World:
         return (self.schema, relation.relname)
 
     def dotted(self, parts: tuple[str, ...]) -> Name:
+        if len(parts) == 1 and ("pg_temp", parts[0]) in self.new:
+            return ("pg_temp", parts[0])
         return (parts[-2], parts[-1]) if len(parts) > 1 else (self.schema, parts[-1])
 
     def create(self, relation: pg.RangeVar) -> Name:
