@@ -59,6 +59,9 @@ class Rehearsal:
     seconds: float
     existed: frozenset[str]
 
+    def of(self, step: PlannedStep) -> list[Rehearsed]:
+        return [each for each in self.statements if each.step == step]
+
     def blocks(self) -> list[tuple[PlannedStep, str, float]]:
         """(step, table, ms) for each existing table whose writers wait: from the first such lock to the end."""
         found: dict[tuple[str, int, str], tuple[PlannedStep, str, float]] = {}

@@ -10,13 +10,9 @@ from dataclasses import dataclass, replace
 from psycopg import Connection, sql
 
 from migrations.guard.apply import Applier
-from migrations.guard.statements import NAME, Chain, PlannedStep, without_comments
+from migrations.guard.declared import DROP_COLUMN, DROP_TABLE
+from migrations.guard.statements import Chain, PlannedStep, without_comments
 
-DROP_TABLE = re.compile(rf"DROP TABLE (?:IF EXISTS )?({NAME}(?:\.{NAME})?)\s*;?$", re.IGNORECASE)
-DROP_COLUMN = re.compile(
-    rf"ALTER TABLE (?:ONLY )?({NAME}(?:\.{NAME})?) DROP COLUMN (?:IF EXISTS )?({NAME})\s*;?$",
-    re.IGNORECASE,
-)
 DROP_ROLE = re.compile(r"\bDROP ROLE (?:IF EXISTS )?([\w$]+)", re.IGNORECASE)
 # They take away no row: a schema or type that is in use refuses to go.
 HARMLESS = re.compile(
@@ -81,15 +77,21 @@ def reasons_to_keep(connection: Connection, steps: Sequence[PlannedStep]) -> Ite
     gone: set[str] = set()
     for statement in (without_comments(each) for step in steps for each in step.statements):
         flat = " ".join(statement.split())
-        if found := DROP_TABLE.match(flat):
+        if DESTROYS.search(flat):
+            yield _unjudged(flat)
+        elif found := DROP_TABLE.match(flat):
             table = found[1].replace('"', "")
             gone.add(table)
             if rows := _count(connection, table, DERIVED.get(table, "true")):
                 yield f"{table} holds {rows} rows"
         elif found := DROP_COLUMN.match(flat):
             yield from _column(connection, found[1].replace('"', ""), found[2].replace('"', ""))
-        elif not HARMLESS.match(flat) or DESTROYS.search(flat):
-            yield f"what this would lose cannot be judged: {flat[:200]}"
+        elif not HARMLESS.match(flat):
+            yield _unjudged(flat)
+
+
+def _unjudged(statement: str) -> str:
+    return f"what this would lose cannot be judged: {statement[:200]}"
 
 
 def _column(connection: Connection, table: str, column: str) -> Iterator[str]:

@@ -1,0 +1,146 @@
+"""What may stop a run before anything of the live database is changed: plan, preflight, lint, rehearsal."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import Connection
+
+from migrations.faults import MigrationFault
+from migrations.guard import compare, ledger, snapshot
+from migrations.guard.declared import expected
+from migrations.guard.drift import drift
+from migrations.guard.exits import ExitCode
+from migrations.guard.lint import LiveFacts, Override, lint
+from migrations.guard.lint.report import as_text
+from migrations.guard.plan import as_sql
+from migrations.guard.policy import Policy
+from migrations.guard.preflight import (
+    PreflightRefused,
+    Problem,
+    Subject,
+    known,
+    models,
+    preflight,
+)
+from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
+from migrations.guard.snapshot import Snapshot
+from migrations.guard.statements import Chain, Kind, PlannedStep
+from migrations.guard.trail import Trail
+
+TABLES = """
+SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
+"""
+
+Say = Callable[[str], None]
+
+
+class LintRefused(MigrationFault):
+    exit_code = ExitCode.REFUSED_BY_LINT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """From `current` to head.  `resumed`: an earlier run left a revision unfinished.  `bare`: there is no table
+    yet, so nothing that could be lost."""
+
+    chain: Chain
+    current: tuple[str, ...]
+    steps: tuple[PlannedStep, ...]
+    resumed: bool
+    bare: bool
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(sorted(self.chain.heads()))
+
+
+def make_plan(connection: Connection, chain: Chain, trail: Trail) -> Plan:
+    """The SQL goes beside the trail.  Raises PreflightRefused, CannotRender."""
+    current = snapshot.revision(connection)
+    if problems := [*models(), *known(chain, current)]:
+        raise PreflightRefused(problems)
+    steps = chain.upgrade(current)
+    resumed = bool(ledger.open_entries(connection))
+    row = connection.execute(TABLES).fetchone()
+    path = trail.folder / f"plan-{trail.run}.sql"
+    if steps:
+        path.write_text(as_sql(steps))
+    names = [str(step) for step in steps]
+    trail.record("plan", current=current, steps=names, sql=path, resumed=resumed)
+    return Plan(chain, current, steps, resumed, bare=not (row and row[0]))
+
+
+def pass_preflight(subject: Subject, trail: Trail, say: Say) -> tuple[Problem, ...]:
+    """Warnings.  Raises PreflightRefused with every refusal."""
+    problems = preflight(subject)
+    for each in problems:
+        trail.record(
+            "preflight",
+            check=each.check,
+            severity=each.severity,
+            cause=each.cause,
+            remedy=each.remedy,
+        )
+    if refusals := [each for each in problems if each.severity == "refusal"]:
+        raise PreflightRefused(refusals)
+    for each in problems:
+        say(f"warning: {each}")
+    return tuple(problems)
+
+
+def pass_lint(
+    connection: Connection,
+    steps: Sequence[PlannedStep],
+    allowed: Sequence[Override],
+    policy: Policy,
+    trail: Trail,
+) -> None:
+    """With the timeouts that the steps will have, in effect on the connection that will lock.  Raises LintRefused."""
+    limits = policy.limits(Kind.TRANSACTION)
+    connection.execute(
+        "SELECT set_config('lock_timeout', %s, false)", (str(limits.lock_timeout_ms),)
+    )
+    connection.execute(
+        "SELECT set_config('statement_timeout', %s, false)", (str(limits.statement_timeout_ms),)
+    )
+    facts = LiveFacts.read(connection)
+    connection.execute("RESET lock_timeout")
+    connection.execute("RESET statement_timeout")
+    report = lint(as_sql(steps), file="plan", facts=facts, overrides=allowed)
+    for each in report.findings:
+        trail.record(
+            "lint",
+            rule=each.rule,
+            line=each.line,
+            message=each.message,
+            overridden=each.overridden,
+        )
+    for override in allowed:
+        trail.record("lint_allowed", rule=override.rule, reason=override.reason)
+    if report.verdict == "dangerous":
+        raise LintRefused(as_text([report]))
+
+
+def pass_rehearsal(
+    url: str, before: Snapshot, plan: Plan, policy: Policy, told: tuple[Trail, Say]
+) -> Rehearsal:
+    """On the copy at `url`, which nobody else writes to: not a cent may move.  Raises RehearsalRefused."""
+    trail, say = told
+    rehearsal = rehearse(url, plan.steps, policy=policy, trail=trail, say=say)
+    problems = rehearsal.problems(policy)
+    with psycopg.connect(url) as connection:
+        after = snapshot.take(connection)
+    found = compare.compare(before, after, expected(plan.steps, plan.heads))
+    problems += [str(each) for each in compare.faults(found)]
+    for each in drift(url):
+        trail.record("drift", what=each.what, extra=each.extra)
+        if each.extra:
+            say(f"warning: no model names what is there: {each}")
+        else:
+            problems.append(f"the schema would not be what the models say: {each}")
+    if problems:
+        trail.record("rehearsal_refused", problems=problems)
+        raise RehearsalRefused("on the copy: " + "; ".join(problems))
+    return rehearsal
