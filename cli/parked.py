@@ -106,7 +106,7 @@ async def shown(settings: Settings, service: str, parked_id: int) -> dict[str, o
     async with transaction_of(settings, service) as session:
         row = await find(session, service, parked_id)
     headers = {
-        name: base64.b64decode(value).decode(errors="backslashreplace")
+        name: None if value is None else base64.b64decode(value).decode(errors="backslashreplace")
         for name, value in row.headers
     }
     place = {"topic": row.topic, "partition": row.partition, "offset": row.offset}

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
+from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,6 +12,7 @@ from shared.consumer import Handlers, claim_and_apply
 from shared.decode import event_of
 from shared.errors import Conflict, NotFound
 from shared.faults import is_transient
+from shared.inbox import claim
 from shared.parking import ParkedEvent
 
 # Of one customer; more are left for the next call.
@@ -110,7 +113,18 @@ async def drop(session: AsyncSession, consumer: str, parked_id: int, reason: str
     if row.status != "parked":
         raise Conflict(f"{parked_id} was {row.status} already")
     await _resolve(session, parked_id, "dropped", f"dropped: {reason} (was: {row.error})")
+    if is_uuid(row.event_id):
+        # A replay of the topic must not apply what was given up.
+        await claim(session, consumer, [UUID(row.event_id)])
     return row
+
+
+def is_uuid(text: str | None) -> TypeGuard[str]:
+    try:
+        UUID(text or "")
+    except ValueError:
+        return False
+    return True
 
 
 async def _resolve(

@@ -20,8 +20,8 @@ from shared.db import Sessions
 from shared.decode import Delivery, decode, parked_row
 from shared.events import Event
 from shared.faults import is_transient
-from shared.inbox import advance, claim
-from shared.parking import keys_held_back, park
+from shared.inbox import advance, applied, claim
+from shared.parking import keys_held_back, park, resolved_places
 from shared.topics import topic_name
 from shared.trace import trace_id
 
@@ -90,11 +90,10 @@ class Consumer:
 
     async def settle(self, records: Sequence["ConsumerRecord[bytes, bytes]"]) -> bool:
         """Apply or park every record, however long the database is away.  False: stopped before that."""
-        deliveries = [decode(record, self._wanted) for record in records]
         attempt = 0
         while not self._stopping.is_set():
             try:
-                await self._apply_or_halve(deliveries)
+                await self._apply_or_halve([decode(each, self._wanted) for each in records])
             except Exception as error:  # noqa: BLE001 - see below
                 # Only transient faults arrive here; nothing may leave this loop with a record undone,
                 # since the next batch's commit would cover it.
@@ -141,6 +140,9 @@ class Consumer:
                     continue
             else:
                 return
+        async with self._sessions.begin() as session:
+            await park(session, [parked_row(self.service, delivery, reason, ATTEMPTS)])
+            await advance(session, self.service, _next_offsets([delivery]))
         trace = trace_id(delivery.event.traceparent) if delivery.event else None
         logger.error(
             "fact parked",
@@ -149,13 +151,12 @@ class Consumer:
             trace_id=trace,
             error=reason,
         )
-        async with self._sessions.begin() as session:
-            await park(session, [parked_row(self.service, delivery, reason, ATTEMPTS)])
-            await advance(session, self.service, _next_offsets([delivery]))
 
     async def _take_effect(self, session: AsyncSession, deliveries: Sequence[Delivery]) -> None:
         relevant = [d for d in deliveries if d.event is not None or d.error is not None]
         held = await keys_held_back(session, self.service, (d.key for d in relevant))
+        if held or any(delivery.error for delivery in relevant):
+            relevant = await self._unsettled(session, relevant)
         flowing: list[Event] = []
         parked: list[dict[str, Any]] = []
         for delivery in relevant:
@@ -168,6 +169,20 @@ class Consumer:
         await park(session, parked)
         await claim_and_apply(session, self.service, self._handlers, flowing)
         await advance(session, self.service, _next_offsets(deliveries))
+
+    async def _unsettled(
+        self, session: AsyncSession, deliveries: Sequence[Delivery]
+    ) -> list[Delivery]:
+        """Without what a replay brings again: facts applied, retried or dropped before hold nobody back."""
+        ids = [delivery.event.id for delivery in deliveries if delivery.event is not None]
+        known = await applied(session, self.service, ids)
+        resolved = await resolved_places(session, self.service, map(_place, deliveries))
+        return [
+            delivery
+            for delivery in deliveries
+            if _place(delivery) not in resolved
+            and not (delivery.event is not None and delivery.event.id in known)
+        ]
 
 
 async def deliver(
@@ -205,6 +220,11 @@ def grouped(events: Sequence[Event]) -> list[list[Event]]:
         groups[at].append(event)
         latest_of_key[event.key] = at
     return groups
+
+
+def _place(delivery: Delivery) -> tuple[str, int, int]:
+    record = delivery.record
+    return record.topic, record.partition, record.offset
 
 
 def _next_offsets(deliveries: Sequence[Delivery]) -> dict[tuple[str, int], int]:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,8 +13,12 @@ from pydantic import ValidationError
 from shared.errors import NotUnderstood
 from shared.events import EVENTS, Event
 
+# Kafka lets a header have no value at all.
+Headers = Mapping[str, bytes | None]
+
+ERROR_CHARACTERS = 1_000  # of a reason kept with what is parked
 CONTRACTS_REMEMBERED = 64  # more than there are facts and versions
-DATASCHEMA = re.compile(r"^urn:farebox:(?P<type>[a-z_.]+):v(?P<version>\d+)$")
+DATASCHEMA = re.compile(r"^urn:farebox:(?P<type>[a-z_.]+):v(?P<version>[0-9]{1,9})$")
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Delivery:
 
 def decode(record: "ConsumerRecord[bytes, bytes]", wanted: frozenset[str]) -> Delivery:
     """`wanted`: the fact types this consumer handles; others are let pass."""
-    headers: dict[str, bytes] = dict(record.headers)
+    headers: Headers = dict(record.headers)
     event_id: str | None = None
     try:
         event_id = _text(headers, "ce_id")
@@ -37,7 +42,7 @@ def decode(record: "ConsumerRecord[bytes, bytes]", wanted: frozenset[str]) -> De
         if type_name not in wanted:
             return Delivery(record, _key(record), event_id, None, None)
         return Delivery(record, _key(record), event_id, _event(record, type_name, headers), None)
-    except (NotUnderstood, ValidationError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a sender wrote, it is parked, never lost
         return Delivery(record, _key(record), event_id, None, _short(error))
 
 
@@ -52,32 +57,33 @@ def parked_row(consumer: str, delivery: Delivery, error: str, attempts: int) -> 
         "partition": record.partition,
         "offset": record.offset,
         "body": record.value or b"",
-        "headers": [[_storable(n), base64.b64encode(v).decode()] for n, v in record.headers],
-        "error": _storable(error),
+        "headers": [[_storable(name), _encoded(value)] for name, value in record.headers],
+        "error": _storable(error[:ERROR_CHARACTERS]),
         "attempts": attempts,
     }
 
 
-def event_of(body: bytes, headers: list[list[str]]) -> Event:
+def event_of(body: bytes, headers: Iterable[tuple[str, str | None]]) -> Event:
     """A parked fact, read again.  Raises NotUnderstood or ValidationError."""
-    raw = {name: base64.b64decode(value) for name, value in headers}
+    raw: Headers = {
+        name: None if value is None else base64.b64decode(value) for name, value in headers
+    }
     return _parse(body, _text(raw, "ce_type"), raw)
 
 
-def _event(
-    record: "ConsumerRecord[bytes, bytes]", type_name: str, headers: dict[str, bytes]
-) -> Event:
+def _event(record: "ConsumerRecord[bytes, bytes]", type_name: str, headers: Headers) -> Event:
     return _parse(record.value or b"", type_name, headers)
 
 
-def _parse(body: bytes, type_name: str, headers: dict[str, bytes]) -> Event:
+def _parse(body: bytes, type_name: str, headers: Headers) -> Event:
     known = _contract(type_name, _text(headers, "ce_dataschema"))
     event = known.model_validate_json(body)
     if _text(headers, "ce_id") != str(event.id):
         raise NotUnderstood(f"header ce_id and the body's id {event.id} differ")
-    if "traceparent" in headers:
+    traceparent = headers.get("traceparent")
+    if traceparent is not None:
         # Frozen for everyone else; nobody has seen it yet, and a copy costs more than reading the body.
-        event.__dict__["traceparent"] = _text(headers, "traceparent")
+        event.__dict__["traceparent"] = traceparent.decode("latin-1")
     return event
 
 
@@ -94,11 +100,12 @@ def _contract(type_name: str, dataschema: str) -> type[Event]:
     return known
 
 
-def _text(headers: dict[str, bytes], name: str) -> str:
-    if name not in headers:
+def _text(headers: Headers, name: str) -> str:
+    value = headers.get(name)
+    if value is None:
         raise NotUnderstood(f"the header {name} is missing")
     try:
-        return headers[name].decode()
+        return value.decode()
     except UnicodeDecodeError:
         raise NotUnderstood(f"the header {name} is not UTF-8") from None
 
@@ -114,7 +121,11 @@ def _short(error: Exception) -> str:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         return f"{where}: {first['msg']} ({error.error_count()} errors)"
-    return str(error)
+    return str(error)[:ERROR_CHARACTERS]
+
+
+def _encoded(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
 
 
 def _storable(text: str) -> str:

@@ -50,6 +50,14 @@ async def claim(session: AsyncSession, consumer: str, message_ids: Sequence[UUID
     return set(rows)
 
 
+async def applied(session: AsyncSession, consumer: str, message_ids: Sequence[UUID]) -> set[UUID]:
+    """Of the ids, those whose facts took effect before."""
+    statement = select(InboxMessage.message_id).where(
+        InboxMessage.consumer == consumer, InboxMessage.message_id.in_(message_ids)
+    )
+    return set(await session.scalars(statement))
+
+
 async def advance(
     session: AsyncSession, consumer: str, offsets: dict[tuple[str, int], int]
 ) -> None:

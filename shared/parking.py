@@ -18,6 +18,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,7 +38,7 @@ class ParkedEvent(Base):
     partition: Mapped[int]
     offset: Mapped[int] = mapped_column(BigInteger)
     body: Mapped[bytes]
-    headers: Mapped[list[Any]] = mapped_column(JSONB)  # [[name, base64 of the value], …]
+    headers: Mapped[list[Any]] = mapped_column(JSONB)  # [[name, base64 of the value or null], …]
     error: Mapped[str]
     attempts: Mapped[int]
     status: Mapped[str] = mapped_column(server_default=text("'parked'"))
@@ -64,6 +65,19 @@ async def keys_held_back(session: AsyncSession, consumer: str, keys: Iterable[st
         .with_for_update(read=True)
     )
     return set(await session.scalars(statement))
+
+
+async def resolved_places(
+    session: AsyncSession, consumer: str, places: Iterable[tuple[str, int, int]]
+) -> set[tuple[str, int, int]]:
+    """Of these (topic, partition, offset), those that were parked once and retried or dropped since."""
+    place = tuple_(ParkedEvent.topic, ParkedEvent.partition, ParkedEvent.offset)
+    statement = select(ParkedEvent.topic, ParkedEvent.partition, ParkedEvent.offset).where(
+        ParkedEvent.consumer == consumer, ParkedEvent.status != "parked", place.in_(list(places))
+    )
+    return {
+        (topic, partition, offset) for topic, partition, offset in await session.execute(statement)
+    }
 
 
 async def park(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:

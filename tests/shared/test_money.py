@@ -38,7 +38,16 @@ def test_amounts_are_written_with_the_currencys_places(
 
 
 @pytest.mark.parametrize(
-    ("stripe", "currency", "minor"), [(100_00, "ISK", 100), (500, "JPY", 500), (999, "USD", 999)]
+    ("stripe", "currency", "minor"),
+    [
+        (100_00, "ISK", 100),
+        (100_00, "ugx", 100),
+        (500, "JPY", 500),
+        (999, "USD", 999),
+        (1_005, "KWD", 1_005),
+        (500, "MGA", 500_00),
+        (-500, "mga", -500_00),
+    ],
 )
 def test_stripes_own_exponents_are_honoured(stripe: int, currency: str, minor: int) -> None:
     assert from_stripe(stripe, currency) == minor
@@ -48,3 +57,8 @@ def test_stripes_own_exponents_are_honoured(stripe: int, currency: str, minor: i
 def test_a_fraction_of_a_krona_is_no_amount() -> None:
     with pytest.raises(InvalidInput, match="multiples of 100"):
         from_stripe(150, "ISK")
+
+
+def test_stripe_is_told_no_fraction_of_an_ariary() -> None:
+    with pytest.raises(InvalidInput, match="multiples of 100"):
+        to_stripe(150, "MGA")
