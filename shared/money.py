@@ -9,8 +9,9 @@ from shared.errors import InvalidInput, UnknownCurrency
 # Fund codes and metals have no minor unit; nobody is billed in them.
 EXPONENTS: dict[str, int] = {c.code: c.exponent for c in Currency if c.exponent is not None}
 
-# Stripe counts these in hundredths although ISO 4217 gives them none (docs.stripe.com/currencies).
-STRIPE_EXPONENTS = {"ISK": 2, "UGX": 2}
+# Where Stripe counts otherwise than ISO 4217: krónur and shillings, which have no parts, in hundredths;
+# ariary, which have (fifths, written as hundredths), whole (docs.stripe.com/currencies).
+STRIPE_EXPONENTS = {"ISK": 2, "UGX": 2, "MGA": 0}
 
 
 def currency_code(text: str) -> str:
@@ -41,18 +42,24 @@ def format_minor(amount_minor: int, currency: str) -> str:
 
 def from_stripe(amount: int, currency: str) -> int:
     """Stripe's integer in our minor units.  Raises InvalidInput where it is no whole unit."""
-    factor = _stripe_factor(currency)
-    if amount % factor:
-        raise InvalidInput(
-            f"{amount} is not a whole number of {currency}; Stripe wants multiples of {factor}"
-        )
-    return amount // factor
+    code = currency_code(currency)
+    return _rescaled(amount, code, _stripe_exponent(code), EXPONENTS[code])
 
 
 def to_stripe(amount_minor: int, currency: str) -> int:
-    return amount_minor * _stripe_factor(currency)
-
-
-def _stripe_factor(currency: str) -> int:
+    """Our minor units as Stripe's integer.  Raises InvalidInput where Stripe cannot say it."""
     code = currency_code(currency)
-    return int(10 ** (STRIPE_EXPONENTS.get(code, EXPONENTS[code]) - EXPONENTS[code]))
+    return _rescaled(amount_minor, code, EXPONENTS[code], _stripe_exponent(code))
+
+
+def _stripe_exponent(code: str) -> int:
+    return STRIPE_EXPONENTS.get(code, EXPONENTS[code])
+
+
+def _rescaled(amount: int, code: str, places: int, wanted: int) -> int:
+    if wanted >= places:
+        return amount * int(10 ** (wanted - places))
+    factor = int(10 ** (places - wanted))
+    if amount % factor:
+        raise InvalidInput(f"{amount} is no whole number of {code}: it takes multiples of {factor}")
+    return amount // factor
