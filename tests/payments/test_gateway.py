@@ -246,6 +246,26 @@ def test_fees_are_read_where_the_transaction_is_expanded() -> None:
 
 
 @pytest.mark.parametrize(
+    "settled",
+    [
+        {"currency": "isk", "fee": 2_950, "net": 97_100},
+        {"currency": "isk", "fee": 2_900, "net": 97_050},
+        {"currency": "zzz", "fee": 29, "net": 971},
+    ],
+)
+def test_a_fee_that_cannot_be_said_is_left_out_and_the_money_is_not(settled: Json) -> None:
+    transaction = settled | {"id": "txn_1", "amount": 100_000, "created": 1}
+    whole = charge(amount=100_000, currency="isk", balance_transaction=transaction)
+    body = event(intent(currency="isk", amount=100_000, amount_received=100_000, charges=[whole]))
+    tells = fact(body).tells
+    assert (tells.received_minor, tells.fees) == (1_000, {})
+    assert fact(event(whole, "charge.updated")).tells.fees == {}
+    taken = transaction | {"amount": -100_000}
+    lost = dispute(amount=100_000, currency="isk", balance_transactions=[taken])
+    assert fact(event(lost, "charge.dispute.created")).tells.fees == {}
+
+
+@pytest.mark.parametrize(
     ("shape", "kind"),
     [
         (charge(payment_intent=None), "charge.succeeded"),

@@ -27,7 +27,7 @@ from services.payments.domain.state import HOLDING
 from services.payments.gateway import shapes
 from services.payments.gateway.envelope import THIN, Envelope, open_envelope
 from services.payments.gateway.question import Question, is_subject
-from shared.errors import NotUnderstood
+from shared.errors import InvalidInput, NotUnderstood
 from shared.events import PaymentStatus
 from shared.money import currency_code, from_stripe
 
@@ -219,14 +219,12 @@ def _dispute_fact(event: shapes.Event, dispute: shapes.Dispute) -> StripeFact | 
         for each in dispute.balance_transactions
         if (minor := _withdrawn(each, dispute))
     }
-    fees = {
-        each.id: _fee(each, is_charge=False) for each in dispute.balance_transactions if each.fee
-    }
+    costly = [each for each in dispute.balance_transactions if each.fee]
     tells = Fold(
         livemode=event.livemode,
         account=event.account or "",
         disputes={dispute_id: Dispute((event.created, event.id, dispute.status), moved)},
-        fees=fees,
+        fees=_known_fees(costly, is_charge=False),
     )
     return _of_charge(event, dispute.payment_intent, dispute.charge, tells)
 
@@ -266,17 +264,27 @@ def _refund(event: shapes.Event, refund: shapes.Refund) -> Refund:
 
 def _fees(charges: Iterable[shapes.Charge]) -> dict[str, Fee]:
     settled = (charge.balance_transaction for charge in charges)
-    return {each.id: _fee(each, is_charge=True) for each in settled if each is not None}
+    return _known_fees((each for each in settled if each is not None), is_charge=True)
 
 
-def _fee(transaction: shapes.BalanceTransaction, *, is_charge: bool) -> Fee:
-    currency = currency_code(transaction.currency)
-    return Fee(
-        is_charge=is_charge,
-        currency=currency,
-        fee_minor=from_stripe(transaction.fee, currency),
-        net_minor=from_stripe(transaction.net, currency),
-    )
+def _known_fees(
+    transactions: Iterable[shapes.BalanceTransaction], *, is_charge: bool
+) -> dict[str, Fee]:
+    return {each.id: fee for each in transactions if (fee := _fee(each, is_charge=is_charge))}
+
+
+def _fee(transaction: shapes.BalanceTransaction, *, is_charge: bool) -> Fee | None:
+    """None where our minor units cannot say it, such as 29.50 ISK: no reason to refuse the payment's own money."""
+    try:
+        currency = currency_code(transaction.currency)
+        return Fee(
+            is_charge=is_charge,
+            currency=currency,
+            fee_minor=from_stripe(transaction.fee, currency),
+            net_minor=from_stripe(transaction.net, currency),
+        )
+    except InvalidInput:
+        return None
 
 
 def _links(event: shapes.Event, metadata: dict[str, str], rank: int) -> dict[str, Link]:
