@@ -111,6 +111,8 @@ Check = Callable[[Subject], Iterator[Problem]]
 def preflight(subject: Subject) -> list[Problem]:
     """Everything that is wrong, not only the first; a check that could not be made says so."""
     found: list[Problem] = []
+    # Names then come out with their schemas.
+    subject.connection.execute("SET search_path = pg_catalog")
     for check in CHECKS:
         try:
             found.extend(check(subject))
