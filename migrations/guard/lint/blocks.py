@@ -11,11 +11,8 @@ from migrations.guard.lint.source import Source, Statement, SyntaxFault
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 # format('ALTER TABLE %I …', name): the words are judged, an unknown name is an existing table's.
 SLOTS = {"I": "judged_by_name", "L": "'?'", "s": "judged_by_name"}
+LOOPS = {f"PLpgSQL_stmt_{kind}" for kind in ("loop", "while", "fori", "fors", "foreach_a", "forc")}
 SLOT = re.compile(r"%(?:\d+\$)?(?:-?\d+)?([IsL])")
-
-
-class NotJudged(Exception):
-    """SQL that is put together at run time."""
 
 
 def body_of(block: pg.DoStmt) -> tuple[str, str]:
@@ -35,6 +32,10 @@ def plpgsql_tree(body: str) -> JsonValue:
     except postgast.PgQueryError as error:
         raise SyntaxFault(error.message, 1) from error
     return tree
+
+
+def loops(tree: JsonValue) -> bool:
+    return any(kind in LOOPS for kind, _ in nodes(tree))
 
 
 def commits(tree: JsonValue) -> bool:
@@ -92,8 +93,9 @@ def _executed(expression: str) -> str | None:
     value = target.res_target.val
     if value.a_const.HasField("sval"):
         return str(value.a_const.sval.sval)
-    if value.func_call.funcname and value.func_call.funcname[-1].string.sval == "format":
-        first = value.func_call.args[0].a_const
+    names, args = value.func_call.funcname, value.func_call.args
+    if names and names[-1].string.sval == "format" and args:
+        first = args[0].a_const
         if first.HasField("sval"):
             return SLOT.sub(lambda slot: SLOTS[slot[1]], first.sval.sval)
     return None

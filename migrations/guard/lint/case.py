@@ -36,8 +36,13 @@ class Case:
         self.session = session
         self.facts = facts
         self.findings: list[Finding] = []
+        # Functions made by this file: (language, body, first line).
+        self.bodies: dict[str, tuple[str, str, int]] = {}
         self.notes: list[Finding] = []
         self.statement = Statement(pg.Node(), 0, "")
+        # Of the block around the statement: it loops without ever committing; it commits.
+        self.endless = False
+        self.commits = False
 
     def existing(self, name: Name) -> bool:
         return name not in self.world.new and name[1] not in BOOKKEEPING
@@ -77,12 +82,13 @@ class Case:
             return
         if mode >= Mode.SHARE:
             if not nowait:
-                self._wait(name, mode)
+                self.wait(name, mode)
             self._after_long_work(name, mode)
             self._several(name, mode)
         self.session.held[name] = mode
 
-    def _wait(self, name: Name, mode: Mode) -> None:
+    def wait(self, name: Name, mode: Mode) -> None:
+        """Is there an end to the waiting for this lock?"""
         bound = self.session.longest_wait_ms
         if bound is not None and bound <= LONGEST_WAIT_MS:
             return

@@ -14,9 +14,12 @@ def add(case: Case, table: Name, constraint: pg.Constraint) -> None:
     name = constraint.conname or f"{table[1]}_constraint"
     if constraint.contype == pg.CONSTR_FOREIGN:
         case.lock(case.world.name(constraint.pktable), Mode.SHARE_ROW_EXCLUSIVE)
+    if case.existing(table):
+        _judge(case, table, constraint, name)
     _remember(case, table, constraint, name)
-    if not case.existing(table):
-        return
+
+
+def _judge(case: Case, table: Name, constraint: pg.Constraint, name: str) -> None:
     match constraint.contype:
         case pg.CONSTR_CHECK | pg.CONSTR_FOREIGN:
             _rows_are_checked(case, table, constraint, name)

@@ -31,7 +31,8 @@ def _change(case: Case, statement: pg.UpdateStmt | pg.DeleteStmt) -> None:
     word = "UPDATE" if isinstance(statement, pg.UpdateStmt) else "DELETE"
     if not case.existing(target) or few_rows(case, target, statement.where_clause):
         return
-    if is_batch(statement.where_clause):
+    # A loop that never commits makes one change of all its batches.
+    if not case.endless and (limited(statement) or is_batch(statement.where_clause)):
         case.long_work(f"a batch of {word} {show(target)}", [target])
         return
     _unbatched(case, target, word)
@@ -78,10 +79,8 @@ def _catalog(name: Name) -> bool:
 
 
 def is_batch(where: Message) -> bool:
-    """LIMIT somewhere in it, a range of a column with both ends, or a list of values."""
-    if any(
-        isinstance(each, pg.SelectStmt) and each.HasField("limit_count") for each in walk(where)
-    ):
+    """LIMIT somewhere in it, or a range of a column with both ends."""
+    if limited(where):
         return True
     ends: dict[str, set[int]] = {}
     for each in conjuncts(where):
@@ -92,6 +91,12 @@ def is_batch(where: Message) -> bool:
             if each.kind == pg.AEXPR_OP and operator in signs:
                 ends.setdefault(column_of(each.lexpr), set()).add(end)
     return any(column and len(found) == 2 for column, found in ends.items())
+
+
+def limited(statement: Message) -> bool:
+    return any(
+        isinstance(each, pg.SelectStmt) and each.HasField("limit_count") for each in walk(statement)
+    )
 
 
 def few_rows(case: Case, table: Name, where: pg.Node) -> bool:
@@ -106,7 +111,8 @@ def few_rows(case: Case, table: Name, where: pg.Node) -> bool:
         column = column_of(each.lexpr)
         by_key = column in keys or column.endswith("_id")
         if by_key and each.kind == pg.AEXPR_OP and each.name[0].string.sval == "=":
-            return is_constant(each.rexpr)
+            # In a block that commits, a key may come from a variable: a row at a time.
+            return is_constant(each.rexpr) or case.commits
         if by_key and each.kind == pg.AEXPR_IN:
             return all(map(is_constant, each.rexpr.list.items))
     return False

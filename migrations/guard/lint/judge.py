@@ -1,7 +1,8 @@
 """A file's statements in order: which rule looks at which, what a transaction is, and the verdict.
 
 A file that says neither BEGIN nor COMMIT is taken to run as one transaction, as alembic and most runners do;
-unless it holds a statement that cannot run in one (CREATE INDEX CONCURRENTLY, VACUUM, …): then each runs by itself.
+unless it holds what makes sense only outside of one (CREATE INDEX CONCURRENTLY, VACUUM, a VALIDATE of its own NOT VALID
+constraint, …): then each statement runs by itself.
 """
 
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def judge(
 
 
 def _session(statements: Sequence[Statement], facts: LiveFacts | None) -> Session:
-    by_itself = any(_ends_wrapping(each) for each in statements)
+    by_itself = any(map(_ends_wrapping, statements)) or _validates_its_own(statements)
     defaults = dict.fromkeys(TIMEOUTS, 0)
     if facts:
         defaults = {
@@ -81,6 +82,19 @@ def _session(statements: Sequence[Statement], facts: LiveFacts | None) -> Sessio
 def _ends_wrapping(statement: Statement) -> bool:
     control = statement.node.transaction_stmt.kind in BEGINS | ENDS
     return (statement.kind == "transaction_stmt" and control) or cannot_be_in_transaction(statement)
+
+
+def _validates_its_own(statements: Sequence[Statement]) -> bool:
+    """NOT VALID and then VALIDATE: of use only to a file that is not run as one transaction."""
+    late: set[str] = set()
+    for each in statements:
+        for command in (part.alter_table_cmd for part in each.node.alter_table_stmt.cmds):
+            constraint = getattr(command, "def").constraint
+            if constraint.skip_validation:
+                late.add(constraint.conname)
+            if command.subtype == pg.AT_ValidateConstraint and command.name in late:
+                return True
+    return False
 
 
 def _verdict(
@@ -135,13 +149,12 @@ def cannot_be_in_transaction(statement: Statement) -> bool:
                 for each in node.alter_table_stmt.cmds
             )
         case "do_stmt":
-            return _block_commits(node.do_stmt)
+            return _commits(*blocks.body_of(node.do_stmt))
         case kind:
             return kind in ALONE
 
 
-def _block_commits(block: pg.DoStmt) -> bool:
-    language, body = blocks.body_of(block)
+def _commits(language: str, body: str) -> bool:
     try:
         return language == "plpgsql" and blocks.commits(blocks.plpgsql_tree(body))
     except SyntaxFault:
@@ -226,6 +239,12 @@ def _look(case: Case, statement: Statement) -> None:
         case "select_stmt":
             _select(case, node.select_stmt)
             data.changes(case, node)
+            _calls(case, statement)
+        case "call_stmt":
+            _calls(case, statement)
+        case "explain_stmt":
+            if any(each.def_elem.defname == "analyze" for each in node.explain_stmt.options):
+                data.changes(case, node)
         case _:
             _look_at_objects(case, statement)
 
@@ -293,31 +312,74 @@ def _select(case: Case, statement: pg.SelectStmt) -> None:
 
 
 def _function(case: Case, made: pg.CreateFunctionStmt) -> None:
-    options = {each.def_elem.defname: each.def_elem.arg.string.sval for each in made.options}
-    if options.get("volatility") in ("stable", "immutable"):
-        case.world.stable_functions.add(made.funcname[-1].string.sval)
+    """Kept by name: its body is judged where this file calls it."""
+    name = made.funcname[-1].string.sval
+    options = {each.def_elem.defname: each.def_elem.arg for each in made.options}
+    if "volatility" in options and options["volatility"].string.sval in ("stable", "immutable"):
+        case.world.stable_functions.add(name)
+    if "as" in options and "language" in options:
+        body = options["as"].list.items[0].string.sval
+        case.bodies[name] = (options["language"].string.sval, body, _line_of(case, body))
+
+
+def _line_of(case: Case, body: str) -> int:
+    return case.source.line(case.source.text.find(body.encode(), case.statement.location))
+
+
+def _calls(case: Case, statement: Statement) -> None:
+    for each in walk(statement.node):
+        if isinstance(each, pg.FuncCall):
+            body = case.bodies.pop(each.funcname[-1].string.sval, None)
+            if body is not None:
+                _body(case, *body)
 
 
 def _block(case: Case, block: pg.DoStmt) -> None:
     language, body = blocks.body_of(block)
-    first_line = case.source.line(case.source.text.find(body.encode(), case.statement.location))
-    unknown = "its SQL is made at run time and cannot be judged: "
+    _body(case, language, body, _line_of(case, body))
+
+
+def _body(case: Case, language: str, body: str, first_line: int) -> None:
+    """Alone, it is one transaction, until it commits itself."""
+    alone = not case.session.in_block
+    if alone:
+        case.session.begin(block=True)
     try:
-        tree = blocks.plpgsql_tree(body) if language == "plpgsql" else None
+        if language == "sql":
+            source = Source.of(body, first_line)
+            for each in source.statements():
+                with case.part(source, each):
+                    step(case, each)
+        elif language == "plpgsql":
+            _plpgsql(case, blocks.plpgsql_tree(body), first_line)
+        else:
+            _not_judged(case, f"language {language}", case.source.line(case.statement.location))
     except SyntaxFault as fault:
         case.report("syntax-error", fault.message, "-- correct the block")
-        return
-    if tree is None:
-        case.report("cannot-judge", f"{unknown}language {language}", "-- write the SQL out")
-        return
+    if alone:
+        case.session.begin(block=False)
+
+
+def _plpgsql(case: Case, tree: blocks.JsonValue, first_line: int) -> None:
+    before = (case.endless, case.commits)
+    case.commits = blocks.commits(tree)
+    case.endless = blocks.loops(tree) and not case.commits
     for line, text, statements in blocks.statements(tree, first_line):
         if text is None:
-            with case.part(Source(b"", line), Statement(pg.Node(), 0, "EXECUTE …")):
-                case.report(
-                    "cannot-judge", f"{unknown}EXECUTE of an expression",
-                    "-- write the statements out, or format('literal …', names)",
-                )  # fmt: skip
-            continue
+            _not_judged(case, "EXECUTE of an expression", line)
         for each in statements:
-            with case.part(Source.of(text, line), each):
+            if each.kind == "transaction_stmt":
+                case.session.begin(block=True)
+                continue
+            with case.part(Source.of(text or "", line), each):
                 step(case, each)
+    case.endless, case.commits = before
+
+
+def _not_judged(case: Case, what: str, line: int) -> None:
+    with case.part(Source(b"", line), Statement(pg.Node(), 0, what)):
+        case.report(
+            "cannot-judge",
+            f"its SQL is made at run time and cannot be judged: {what}",
+            "-- write the statements out, or format('literal …', names)",
+        )

@@ -27,14 +27,17 @@ LOCK_MODES = {mode.value: mode for mode in Mode}
 def drop(case: Case, statement: pg.DropStmt) -> None:
     if statement.remove_type == pg.OBJECT_INDEX:
         indexes.drop(case, statement)
+    hurts = False
     for each in statement.objects:
         items = each.list.items if each.HasField("list") else [each]
         parts = tuple(item.string.sval for item in items)
+        # What is no relation (a type, a function) has no such name: presumed to be in use.
+        hurts = hurts or "" in parts or case.existing(case.world.dotted(parts))
         if statement.remove_type in ON_TABLE:
             case.lock(case.world.dotted(parts[:-1]), Mode.ACCESS_EXCLUSIVE)
         elif statement.remove_type in DROPPED:
             _gone(case, case.world.dotted(parts), DROPPED[statement.remove_type], statement)
-    if statement.behavior == pg.DROP_CASCADE:
+    if statement.behavior == pg.DROP_CASCADE and hurts:
         cascade(case, "DROP")
 
 
@@ -42,8 +45,10 @@ def _gone(case: Case, name: Name, what: str, statement: pg.DropStmt) -> None:
     if not case.existing(name):
         case.world.new.discard(name)
         return
-    if what not in ("schema", "extension", "sequence"):
+    if what == "table":
         case.lock(name, Mode.ACCESS_EXCLUSIVE)
+    elif "view" in what:
+        case.wait(name, Mode.ACCESS_EXCLUSIVE)
     case.report(
         f"drop-{what.replace(' ', '-')}",
         f"the old code still running uses the {what} {show(name)}: its statements fail"
@@ -93,6 +98,7 @@ def rename(case: Case, statement: pg.RenameStmt) -> None:
     if not case.existing(name):
         if kind == pg.OBJECT_TABLE:
             case.world.rename(name, after)
+            appears(case, after)
         return
     case.lock(name, Mode.ACCESS_EXCLUSIVE)
     if kind == pg.OBJECT_COLUMN:
