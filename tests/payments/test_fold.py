@@ -153,14 +153,42 @@ async def test_a_culprit_stands_alone_and_the_others_flow_on(service: Service) -
     poison = orjson.loads(orjson.dumps(lives.events[0]))
     poison["id"] = "evt_poison"
     poison["data"]["object"]["id"] = "pi_poison"
-    # Legal JSON that no column takes: the database, not the translation, refuses it.
-    poison["data"]["object"]["metadata"] = {"user_id": "x\x00y"}
+    # A number like any other to the translation, and no moment of any calendar.
+    poison["data"]["object"]["created"] = 2**39
     await service.receive([*lives.events[:3], poison, *lives.events[3:]])
     await service.fold_all()
     await assert_true(service, lives)
     status, detail = await service.fate("evt_poison")
     assert status == "parked"
     assert detail
+
+
+async def test_a_payment_whose_texts_no_column_takes_is_kept_and_reported(service: Service) -> None:
+    lives = played(1, ["declined_then_succeeded"])
+    for event in lives.events:
+        content = event["data"]["object"]
+        content["metadata"] = {
+            "user_id": "a\x00b",
+            "subscription_id": str(SUBSCRIPTION),
+            "\x00": "x",
+        }
+        if content.get("last_payment_error"):
+            content["last_payment_error"]["decline_code"] = "no\x00money"
+    failed = next(e for e in lives.events if e["type"] == "payment_intent.payment_failed")
+    await service.receive([e for e in lives.events if e["created"] <= failed["created"]])
+    await service.fold_all()
+    [row] = (await service.payments()).values()
+    assert row["failure_code"] == "no\\x00money"
+    assert (await outbox(service))[-1].failure_code == "no\\x00money"
+    await service.receive(lives.events)
+    await service.fold_all()
+    [(stripe_id, row)] = (await service.payments()).items()
+    assert row["received_minor"] == lives.truth[stripe_id]["received_minor"]
+    assert (row["user_id"], row["subscription_id"]) == (None, SUBSCRIPTION)
+    status, detail = await service.fate(failed["id"])
+    assert status == "applied"
+    assert "is no UUID" in str(detail)
+    assert await service.rows("SELECT id FROM stripe_events WHERE status <> 'applied'") == []
 
 
 @pytest.mark.parametrize(

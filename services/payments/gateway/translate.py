@@ -46,6 +46,7 @@ STATUSES: dict[str, PaymentStatus] = {
 LINKS = ("user_id", "subscription_id")
 PAYMENT_LINK_RANK = 1
 CHARGE_LINK_RANK = 0
+NUL_IN_JSON = b"\\u0000"
 # Metadata may be 500 characters long; an operator needs to recognise it, not to read it all.
 MAX_LINK_LENGTH = 100
 # A payment's facts name the same two within seconds of each other: 2 MB at most.
@@ -103,7 +104,21 @@ def _parsed(body: bytes) -> dict[str, object]:
         raise NotUnderstood(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise NotUnderstood("the event is no JSON object")
-    return raw
+    # Looked for first: to walk through every body would double the fold's work.
+    return {key: _storable(value) for key, value in raw.items()} if NUL_IN_JSON in body else raw
+
+
+def _storable(value: object) -> object:
+    """The same with every NUL, which PostgreSQL's text and jsonb cannot hold, written out as `\\x00`."""
+    match value:
+        case str():
+            return value.replace("\x00", "\\x00")
+        case list():
+            return [_storable(each) for each in value]
+        case dict():
+            return {str(_storable(key)): _storable(each) for key, each in value.items()}
+        case _:
+            return value
 
 
 def _content(raw: dict[str, object]) -> dict[str, object]:
