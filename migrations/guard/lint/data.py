@@ -10,6 +10,8 @@ from migrations.guard.lint.world import show
 
 # A row is found by such a column, or a few are; a live database's unique indexes are asked too.
 KEYS = {"id", "uuid", "key", "name", "code", "slug", "version_num", "email", "token", "pk"}
+# More than that in one statement is no batch: its rows stay locked for seconds.
+LARGEST_BATCH = 100_000
 RANGE_ENDS = ({">", ">="}, {"<", "<="})
 
 
@@ -29,10 +31,13 @@ def changes(case: Case, node: pg.Node) -> None:
 def _change(case: Case, statement: pg.UpdateStmt | pg.DeleteStmt) -> None:
     target = case.world.name(statement.relation)
     word = "UPDATE" if isinstance(statement, pg.UpdateStmt) else "DELETE"
-    if not case.existing(target) or few_rows(case, target, statement.where_clause):
+    where = statement.where_clause
+    if not case.existing(target) or few_rows(case, target, where):
         return
+    rows = statement.from_clause if isinstance(statement, pg.UpdateStmt) else statement.using_clause
+    joined = [statement.with_clause, *rows]
     # A loop that never commits makes one change of all its batches.
-    if not case.endless and (limited(statement) or is_batch(statement.where_clause)):
+    if not case.endless and (any(map(limited, joined)) or is_batch(where)):
         case.long_work(f"a batch of {word} {show(target)}", [target])
         return
     _unbatched(case, target, word)
@@ -55,7 +60,7 @@ def _unbatched(case: Case, target: Name, word: str) -> None:
 def _insert(case: Case, statement: pg.InsertStmt) -> None:
     target = case.world.name(statement.relation)
     read = tables_read(case, statement.select_stmt)
-    if not read or is_batch(statement.select_stmt):
+    if not read or limited(statement.select_stmt):
         return
     updates = statement.on_conflict_clause.action == pg.ONCONFLICT_UPDATE
     if updates and case.existing(target):
@@ -79,23 +84,40 @@ def _catalog(name: Name) -> bool:
 
 
 def is_batch(where: Message) -> bool:
-    """LIMIT somewhere in it, or a range of a column with both ends."""
-    if limited(where):
-        return True
-    ends: dict[str, set[int]] = {}
+    """A range of a column with both ends, or IN (SELECT … LIMIT): so many rows at most, whatever the table holds."""
+    ends: dict[str, dict[int, pg.Node]] = {}
     for each in conjuncts(where):
+        column = column_of(each.lexpr)
         if each.kind in (pg.AEXPR_BETWEEN, pg.AEXPR_BETWEEN_SYM):
-            return True
+            low, high = each.rexpr.list.items
+            ends[column] = {0: low, 1: high}
         operator = each.name[0].string.sval if each.name else ""
         for end, signs in enumerate(RANGE_ENDS):
             if each.kind == pg.AEXPR_OP and operator in signs:
-                ends.setdefault(column_of(each.lexpr), set()).add(end)
-    return any(column and len(found) == 2 for column, found in ends.items())
+                ends.setdefault(column, {})[end] = each.rexpr
+    ranges = (found for column, found in ends.items() if column and len(found) == 2)
+    return any(_narrow(found[0], found[1]) for found in ranges) or any(
+        isinstance(each, pg.SubLink)
+        and each.sub_link_type in (pg.ANY_SUBLINK, pg.ARRAY_SUBLINK)
+        and limited(each)
+        for each in walk(where)
+    )
 
 
-def limited(statement: Message) -> bool:
+def _narrow(low: pg.Node, high: pg.Node) -> bool:
+    ends = (low.a_const, high.a_const)
+    if all(each.HasField("ival") for each in ends):
+        return bool(ends[1].ival.ival - ends[0].ival.ival <= LARGEST_BATCH)
+    return True
+
+
+def limited(query: Message) -> bool:
+    """LIMIT stands in it, and is no larger than a batch."""
     return any(
-        isinstance(each, pg.SelectStmt) and each.HasField("limit_count") for each in walk(statement)
+        isinstance(each, pg.SelectStmt)
+        and each.HasField("limit_count")
+        and each.limit_count.a_const.ival.ival <= LARGEST_BATCH
+        for each in walk(query)
     )
 
 
@@ -110,11 +132,16 @@ def few_rows(case: Case, table: Name, where: pg.Node) -> bool:
     for each in conjuncts(where):
         column = column_of(each.lexpr)
         by_key = column in keys or column.endswith("_id")
-        if by_key and each.kind == pg.AEXPR_OP and each.name[0].string.sval == "=":
-            # In a block that commits, a key may come from a variable: a row at a time.
-            return is_constant(each.rexpr) or case.commits
-        if by_key and each.kind == pg.AEXPR_IN:
-            return all(map(is_constant, each.rexpr.list.items))
+        equals = bool(each.name) and each.name[0].string.sval == "="
+        if not by_key or not equals:
+            continue
+        # In a block that commits, a key may come from a variable: a row at a time.
+        if each.kind == pg.AEXPR_OP and (is_constant(each.rexpr) or case.commits):
+            return True
+        if each.kind in (pg.AEXPR_IN, pg.AEXPR_OP_ANY):
+            listed = [*each.rexpr.list.items, *each.rexpr.a_array_expr.elements]
+            if all(map(is_constant, listed or [each.rexpr])):
+                return True
     return False
 
 

@@ -315,4 +315,45 @@ DANGEROUS = {
         "create-index-not-concurrent",
         3,
     ),
+    "limit-in-another-place": (
+        "UPDATE orders SET total = (SELECT sum FROM sums s WHERE s.id = orders.id LIMIT 1);",
+        "unbatched-change",
+        1,
+    ),
+    "all-but-some": ("DELETE FROM orders WHERE id NOT IN (1, 2);", "unbatched-change", 1),
+    "a-batch-of-everything": (
+        "UPDATE orders SET n = 0 WHERE id BETWEEN 1 AND 100000000;",
+        "unbatched-change",
+        1,
+    ),
+    "explain-that-does-it": ("EXPLAIN ANALYZE UPDATE orders SET n = 0;", "unbatched-change", 1),
+    "loop-that-never-commits": (
+        (
+            "DO $$\nBEGIN\n  LOOP\n"
+            "    DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE gone LIMIT 9);\n"
+            "    EXIT WHEN NOT FOUND;\n  END LOOP;\nEND $$;"
+        ),
+        "unbatched-change",
+        4,
+    ),
+    "a-function-of-its-own": (
+        "CREATE FUNCTION g() RETURNS void LANGUAGE sql AS $$\nUPDATE orders SET n = 0\n$$;\nSELECT g();",
+        "unbatched-change",
+        2,
+    ),
+    "not-null-constraint": (
+        TIMED + "ALTER TABLE orders ADD CONSTRAINT n NOT NULL total;",
+        "set-not-null-without-check",
+        2,
+    ),
+    "partition-of-an-old-table": (
+        "CREATE TABLE logs_9 PARTITION OF logs FOR VALUES FROM (1) TO (2);",
+        "missing-lock-timeout",
+        1,
+    ),
+    "half-of-a-swap": (
+        TIMED + "BEGIN;\nALTER TABLE orders RENAME TO orders_old;\nCOMMIT;",
+        "rename-table",
+        3,
+    ),
 }

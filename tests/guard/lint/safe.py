@@ -150,4 +150,33 @@ SAFE = {
     "allowed": "-- farebox:allow drop-column nobody has read it for a year\n"
     + TIMED
     + "ALTER TABLE orders DROP COLUMN note;",
+    "validated-after-its-own-not-valid": (
+        TIMED + "ALTER TABLE orders ADD CONSTRAINT c CHECK (total >= 0) NOT VALID;\n"
+        "ALTER TABLE orders VALIDATE CONSTRAINT c;"
+    ),
+    "batch-by-cte": (
+        "WITH b AS (SELECT id FROM orders WHERE n IS NULL LIMIT 500 FOR UPDATE SKIP LOCKED)\n"
+        "UPDATE orders o SET n = 0 FROM b WHERE o.id = b.id;"
+    ),
+    "batch-by-ctid": (
+        "DELETE FROM orders WHERE ctid = ANY (ARRAY(SELECT ctid FROM orders WHERE gone LIMIT 500));"
+    ),
+    "rows-of-a-block": (
+        "DO $$\nDECLARE r record;\nBEGIN\n  FOR r IN SELECT id FROM orders LOOP\n"
+        "    UPDATE orders SET n = 0 WHERE id = r.id;\n    COMMIT;\n  END LOOP;\nEND $$;"
+    ),
+    "new-table-dropped-with-cascade": "CREATE TABLE t (id int);\nDROP TABLE t CASCADE;",
+    "swapped-with-a-new-table": (
+        "CREATE TABLE orders_new (LIKE orders INCLUDING ALL);\nBEGIN;\n"
+        "SET LOCAL lock_timeout = '2s';\nALTER TABLE orders RENAME TO orders_old;\n"
+        "ALTER TABLE orders_new RENAME TO orders;\nCOMMIT;"
+    ),
+    "backfill-after-the-change": (
+        "BEGIN;\nSET LOCAL lock_timeout = '2s';\nALTER TABLE orders ADD COLUMN n int;\nCOMMIT;\n"
+        "BEGIN;\nUPDATE orders SET n = 0 WHERE id BETWEEN 1 AND 1000;\nCOMMIT;"
+    ),
+    "trigger-function-that-writes": (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$\nBEGIN\n"
+        "  UPDATE totals SET n = n + 1;\n  RETURN NEW;\nEND $$;"
+    ),
 }

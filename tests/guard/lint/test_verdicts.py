@@ -1,8 +1,12 @@
 """Both ways of being wrong count: missing what hurts, and crying wolf."""
 
 import pytest
+from alembic.config import Config
 
-from migrations.guard.lint import Override, lint
+from migrations.guard.lint import LiveFacts, Override, lint
+from migrations.guard.lint.judge import judge
+from migrations.guard.lint.world import World
+from migrations.lint import ROOT, rendered
 from tests.guard.lint.dangerous import DANGEROUS
 from tests.guard.lint.safe import SAFE
 
@@ -39,3 +43,13 @@ def test_one_override_excuses_no_other_rule() -> None:
     report = lint(sql, file="x", overrides=[Override("drop-column", "unused")])
     assert report.verdict == "dangerous"
     assert [each.rule for each in report.findings if not each.overridden] == ["truncate"]
+
+
+def test_our_own_chain_is_safe_under_the_timeout_of_its_connection() -> None:
+    world, facts = World(), LiveFacts(5_000, 0, 150000)
+    revisions = dict(rendered(Config(toml_file=ROOT / "pyproject.toml")))
+    assert len(revisions) >= 7
+    for revision, sql in revisions.items():
+        assert judge(sql, revision, world, facts=facts, overrides=()).findings == ()
+    unbounded = lint(revisions["003"], file="003")
+    assert {each.rule for each in unbounded.findings} == {"missing-lock-timeout"}
