@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import RowMapping, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pricing.domain import Box, CostKind, cost, kind_of_change, place_of, priced_lines
+from services.pricing.domain import (
+    Box,
+    CostKind,
+    cost,
+    kind_of_change,
+    place_of,
+    priced_lines,
+    same_cents,
+)
 from services.pricing.models import Rollout, RolloutItem
 from services.pricing.versions import Current
 from shared import log
@@ -197,6 +205,7 @@ async def reprice(
     left_out = await _left_out(session, current, subjects)
     changes: list[CostChange] = []
     unchanged: list[tuple[Subject, Box]] = []
+    stamped: dict[UUID, int] = {}
     for subject in subjects:
         why = whys[subject.id]
         version = current.at(why.at)
@@ -208,12 +217,19 @@ async def reprice(
         kind = kind_of_change(subject.cost_breakdown, box)
         if kind is None and subject.id in left_out:
             kind = "config"
-        if kind is None or (new := cost(version.terms, box)) == subject.cost_breakdown:
+        if kind is None:
             unchanged.append((subject, box))
+            continue
+        old, new = subject.cost_breakdown, cost(version.terms, box)
+        if kind == "config" and old is not None and same_cents(old, new):
+            unchanged.append((subject, box))
+            stamped[subject.id] = version.number
             continue
         since = max(why.at, version.effective_from)
         changes.append(CostChange(subject, version.number, new, kind, since, why))
     await _refill(session, unchanged)
+    for number in set(stamped.values()):
+        await stamp(session, [s for s, by in stamped.items() if by == number], number)
     await record(session, changes)
     return changes
 

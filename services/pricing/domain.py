@@ -174,6 +174,11 @@ def kind_of_change(old: CostBreakdown | None, new: Box) -> CostKind | None:
     return None
 
 
+def same_cents(old: CostBreakdown, new: CostBreakdown) -> bool:
+    """Whether every line is the same money, whatever percentages led to it."""
+    return _cents(old) == _cents(new)
+
+
 def end_of_period(anchor: datetime, interval: BillingInterval, number: int = 1) -> datetime:
     """When the `number`-th billing interval since `anchor` ends.
 
@@ -213,6 +218,12 @@ def plain(number: Decimal) -> Decimal:
     """`10.0000` as `10`, `0.190000` as `0.19`: one way to write a number, whoever stored it."""
     whole, _, fraction = f"{number:f}".partition(".")
     return Decimal(f"{whole}.{fraction.rstrip('0')}".rstrip("."))
+
+
+def _cents(breakdown: CostBreakdown) -> dict[str, object]:
+    """The currency and whatever is counted in its minor units."""
+    lines = breakdown.model_dump().items()
+    return {name: value for name, value in lines if name == "currency" or name.endswith("_minor")}
 
 
 def _months_later(anchor: datetime, months: int) -> datetime:

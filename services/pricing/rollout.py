@@ -25,7 +25,7 @@ from services.pricing.costs import (
     record,
     stamp,
 )
-from services.pricing.domain import CostKind, cost
+from services.pricing.domain import CostKind, cost, same_cents
 from services.pricing.models import Rollout, RolloutItem
 from services.pricing.versions import Current, Version, activate_due, current_versions, get_config
 from shared import log
@@ -185,13 +185,13 @@ def _outcome(subject: Subject, move: Move, prices: Prices) -> Result:
     except FareboxError as error:
         return Result(subject.id, "failed", error.detail)
     old = subject.cost_breakdown
-    if old == new:
+    if old is not None and same_cents(old, new):
         return Result(subject.id, "kept", stamped=True)
     kind: CostKind = "config" if old else "created"
-    since = move.version.effective_from if old else move.why.at
+    start = move.version.effective_from
+    since = start if old else max(move.why.at, start)
     change = CostChange(subject, move.version.number, new, kind, since, move.why)
-    same_cents = old is not None and old.total_minor == new.total_minor
-    return Result(subject.id, "kept" if same_cents else "moved", change=change)
+    return Result(subject.id, "moved", change=change)
 
 
 async def _defer(

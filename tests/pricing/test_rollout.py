@@ -85,7 +85,24 @@ async def test_the_same_cents_are_kept_and_stamped(
     assert (await progress_of(sessions, version)).outcomes["kept"] == 1
 
 
-async def test_other_lines_with_the_same_total_are_kept_and_written_down(
+async def test_other_percentages_for_the_same_cents_are_no_change_of_cost(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    before = (await shop.row(subscription))["cost_breakdown"]
+    # 10.01 % of 1,000 and 7.251 % of 1,600 round to what they were
+    same_cents = {"admin_percentage": "10.01", "tax_rates": {"US-CA": "0.07251"}}
+    version = await publish_config(sessions, clock.now, same_cents)
+    await finish(sessions, clock)
+
+    row = await shop.row(subscription)
+    assert (row["price_version"], row["cost_breakdown"]) == (version, before)
+    assert len(await shop.history(subscription)) == 1
+    assert len(await shop.facts(SubscriptionCostChanged.type)) == 1
+    assert (await progress_of(sessions, version)).outcomes["kept"] == 1
+
+
+async def test_other_lines_with_the_same_total_are_a_change_of_cost(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
     [subscription] = await customers(shop, sessions, clock, 1)
@@ -100,7 +117,7 @@ async def test_other_lines_with_the_same_total_are_kept_and_written_down(
         version,
     )
     assert len(await shop.facts(SubscriptionCostChanged.type)) == 2
-    assert (await progress_of(sessions, version)).outcomes["kept"] == 1
+    assert (await progress_of(sessions, version)).outcomes["moved"] == 1
 
 
 async def test_nobody_is_forgotten_and_one_bad_subscription_stops_no_other(
@@ -167,6 +184,21 @@ async def test_whom_a_rollout_had_to_leave_is_moved_as_soon_as_it_can_be(
         version,
         1_823,
     )
+
+
+async def test_whom_a_rollout_had_to_leave_is_only_stamped_where_no_cent_differs(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [subscription] = await customers(shop, sessions, clock, 1)
+    variants = (await shop.row(subscription))["variants"]
+    write = "UPDATE public.subscriptions SET variants = $1"
+    await shop.storefront.execute(write, "[]")
+    version = await publish_config(sessions, clock.now, {"admin_percentage": "10.01"})
+    await finish(sessions, clock)
+    await shop.storefront.execute(write, variants)
+    await hear_storefront(shop, sessions)
+    assert (await shop.row(subscription))["price_version"] == version
+    assert len(await shop.history(subscription)) == 1
 
 
 async def test_who_was_canceled_during_a_rollout_and_is_not_any_more_is_moved(
