@@ -34,6 +34,16 @@ CHAIN = text("""
         FROM subscription_cost_history
     ) h
 """)
+# A line whose writer began before its version's end was known may lie behind it, by no more than a request lasts
+# and clocks differ.
+WINDOWS = text("""
+    SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
+    FROM (
+        SELECT h.id, v.effective_from IS NULL OR h.effective_at < v.effective_from
+            OR h.effective_at > v.effective_to + interval '60 s' AS wrong
+        FROM subscription_cost_history h JOIN pricing_configs v ON v.version = h.price_version
+    ) w
+""")
 PRESENT = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
@@ -114,6 +124,7 @@ CURRENCIES = text("""
 CHECKS = (
     ("S6", IN_FORCE, "versions: one in force at any instant, each ends where the next begins"),
     ("S6", CHAIN, "cost lines: each starts from the cost before it"),
+    ("S6", WINDOWS, "cost lines: in effect while their version is in force"),
     ("S6", PRESENT, "subscriptions: cost as the newest line says"),
     ("S7", ROLLOUTS, "rollouts: moved + kept + excluded + deferred + failed = listed"),
     ("S7", FORGOTTEN, "subscriptions: none left at an older version without a reason"),

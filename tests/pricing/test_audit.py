@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,6 +22,7 @@ async def history(shop: Shop, sessions: Sessions, clock: Ticking) -> None:
     for quantity in (1, 2, 3):
         await shop.subscription([(variant, quantity)])
     await hear_storefront(shop, sessions)
+    clock.now = datetime.now(UTC)  # the storefront's writes carry the database's time
     await publish_config(sessions, clock.now, {"admin_percentage": "20"})
     while await run_once(sessions, clock):
         pass
@@ -68,6 +69,20 @@ async def test_an_empty_system_holds(sessions: Sessions) -> None:
             "UPDATE pricing.pricing_configs SET effective_to = effective_to - interval '1 s'",
             "S6",
             "ends where the next begins",
+        ),
+        (
+            """UPDATE pricing.subscription_cost_history h SET effective_at = v.effective_from
+            - interval '1 s' FROM pricing.pricing_configs v
+            WHERE v.version = h.price_version AND h.id = 4""",
+            "S6",
+            "while their version is in force: 1 wrong, first 4",
+        ),
+        (
+            """UPDATE pricing.subscription_cost_history h SET effective_at = v.effective_to
+            + interval '2 minutes' FROM pricing.pricing_configs v
+            WHERE v.version = h.price_version AND h.id = 2""",
+            "S6",
+            "while their version is in force: 1 wrong, first 2",
         ),
         ("UPDATE public.subscriptions SET total_minor = 7", "S6", "as the newest line says"),
         ("UPDATE pricing.rollout_items SET outcome = NULL", "S7", "= listed"),
