@@ -160,18 +160,31 @@ class Constraint:
 
     def violations(self) -> sql.Composed | None:
         """A query for the number of rows that break it, also where PostgreSQL was told not to look."""
+        if self.kind in "up":
+            many = sql.SQL("SELECT coalesce(sum(n - 1), 0)::bigint FROM (SELECT count(*) n {}) d")
+            return many.format(self._duplicates())
+        broken = self._broken()
+        return None if broken is None else sql.SQL("SELECT count(*) {}").format(broken)
+
+    def examples(self, limit: int) -> sql.Composed | None:
+        """A query for what stands in the constraint's columns of such rows."""
+        broken = self._duplicates() if self.kind in "up" else self._broken()
+        if broken is None or not self.columns:
+            return None
+        names = sql.SQL(", ").join(sql.Identifier("c", each) for each in self.columns)
+        query = sql.SQL("SELECT ROW({})::text {} LIMIT {}")
+        return query.format(names, broken, sql.Literal(limit))
+
+    def _broken(self) -> sql.Composed | None:
         match self.kind:
             case "c" if self.expression is not None:
                 broken = sql.SQL(self.expression)
-                return sql.SQL("SELECT count(*) FROM {} WHERE NOT ({})").format(self.place, broken)
+                return sql.SQL("FROM {} c WHERE NOT ({})").format(self.place, broken)
             case "f" if self.target is not None:
                 return self._orphans(self.target)
             case "n":
-                return sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
-                    self.place, _all("{} IS NULL", self.columns)
-                )
-            case "u" | "p":
-                return self._duplicates()
+                empty = _all("c.{} IS NULL", self.columns)
+                return sql.SQL("FROM {} c WHERE {}").format(self.place, empty)
             case _:
                 return None
 
@@ -181,18 +194,15 @@ class Constraint:
             sql.SQL("p.{} = c.{}").format(sql.Identifier(theirs), sql.Identifier(ours))
             for ours, theirs in pairs
         )
-        query = "SELECT count(*) FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})"
+        query = "FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {})"
         filled = _all("c.{} IS NOT NULL", self.columns)
         return sql.SQL(query).format(self.place, filled, target, same)
 
     def _duplicates(self) -> sql.Composed:
-        query = (
-            "SELECT coalesce(sum(n - 1), 0)::bigint FROM"
-            " (SELECT count(*) n FROM {} WHERE {} GROUP BY {} HAVING count(*) > 1) d"
-        )
-        names = sql.SQL(", ").join(map(sql.Identifier, self.columns))
-        filled = _all("{} IS NOT NULL", self.columns)
-        return sql.SQL(query).format(self.place, filled, names)
+        names = sql.SQL(", ").join(sql.Identifier("c", each) for each in self.columns)
+        filled = _all("c.{} IS NOT NULL", self.columns)
+        query = sql.SQL("FROM {} c WHERE {} GROUP BY {} HAVING count(*) > 1")
+        return query.format(self.place, filled, names)
 
 
 def _all(condition: str, columns: Sequence[str]) -> sql.Composed:

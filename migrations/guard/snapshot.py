@@ -1,11 +1,13 @@
 """What a database is at one instant: structure, rows, money, faults.  Two of them can be compared.
 
-Everything is read in the caller's transaction, so that a repeatable read gives one instant.
+Everything is read in one transaction, so that a repeatable read gives one instant.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from psycopg import Connection, sql
+from psycopg.pq import TransactionStatus
 from pydantic import BaseModel, ConfigDict
 
 from migrations.guard import catalog
@@ -76,8 +78,35 @@ class Snapshot(Frozen):
 
 
 def take(connection: Connection, *, contents: bool = False, violations: bool = True) -> Snapshot:
-    """`contents`: checksum every row too.  `violations`: count what breaks each constraint."""
-    prepare(connection)
+    """`contents`: checksum every row too.  `violations`: count what breaks each constraint.
+
+    In the caller's transaction, else in one of its own that reads one instant.
+    """
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        prepare(connection)
+        return _taken(connection, contents, violations)
+    with one_instant(connection):
+        return _taken(connection, contents, violations)
+
+
+@contextmanager
+def one_instant(connection: Connection) -> Iterator[None]:
+    """A transaction that sees nothing of what is written meanwhile; it leaves the session as it was."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        prepare(connection)
+        yield
+    finally:
+        connection.rollback()
+
+
+def prepare(connection: Connection) -> None:
+    """Until the transaction ends."""
+    for name, value in SETTINGS.items():
+        connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+
+
+def _taken(connection: Connection, contents: bool, violations: bool) -> Snapshot:
     return Snapshot(
         instant=str(one(connection, "SELECT pg_current_snapshot()::text")),
         revision=revision(connection),
@@ -90,11 +119,6 @@ def take(connection: Connection, *, contents: bool = False, violations: bool = T
         grants={name: tuple(each) for name, each in connection.execute(catalog.GRANTS).fetchall()},
         objects=dict(connection.execute(catalog.OBJECTS).fetchall()),
     )
-
-
-def prepare(connection: Connection) -> None:
-    for name, value in SETTINGS.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
 
 def revision(connection: Connection) -> tuple[str, ...]:

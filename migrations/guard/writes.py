@@ -11,7 +11,7 @@ from itertools import islice
 from psycopg import Connection, sql
 
 from migrations.guard import catalog
-from migrations.guard.snapshot import columns_of, prepare
+from migrations.guard.snapshot import columns_of, one_instant
 
 BUCKETS = 4096
 # What is shown of each table; all are counted.
@@ -48,19 +48,13 @@ def phrase(lost: list[Lost]) -> str:
 
 def lost_writes(live: Connection, copy: Connection) -> list[Lost]:
     """Both sides are read each at one instant; neither is written to."""
-    for connection in (live, copy):
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        prepare(connection)
-    try:
+    with one_instant(live), one_instant(copy):
         copied = {each.name: each for each in catalog.tables(copy)}
         found = [
             _compare(live, copy, table, copied.get(table.name))
             for table in catalog.tables(live)
             if table.name != NOT_WRITES
         ]
-    finally:
-        for connection in (live, copy):
-            connection.execute("ROLLBACK")
     return [each for each in found if each.rows]
 
 

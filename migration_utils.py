@@ -1,0 +1,8 @@
+"""`python migration_utils.py --database-url URL backup | validate | list | restore PATH`: see migrations/guard/runbook.py."""
+
+import sys
+
+from migrations.guard.runbook import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The runbook's commands: backup, validate, list, restore, and what keeps a folder of backups in order.
+
+`python migration_utils.py --database-url URL backup --name N | validate | list | restore PATH | …`
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from migrations.faults import CannotReach, MigrationFault, NotAUrl
+from migrations.guard import backup as backups
+from migrations.guard.exits import EXPLAINED, ExitCode
+from migrations.guard.manifest import Backup, read_backup
+from migrations.guard.progress import shown
+from migrations.guard.restore import WritesWouldBeLost, proven, restore
+from migrations.guard.tools import megabytes
+from migrations.guard.trail import Trail
+from migrations.guard.validate import validate
+from migrations.run_lock import connect
+from shared.db import plain_url
+
+PROGRAM = "migration_utils.py"
+CODES = (
+    *(ExitCode.DONE, ExitCode.USAGE, ExitCode.UNREACHABLE, ExitCode.REFUSED_BY_PREFLIGHT),
+    *(ExitCode.REFUSED_BY_BACKUP, ExitCode.VALIDATION_FAILED, ExitCode.INTERRUPTED),
+)
+EPILOG = "exit codes:\n" + "\n".join(f"  {code:3d}  {EXPLAINED[code]}" for code in CODES)
+
+
+class Usage(MigrationFault):
+    exit_code = ExitCode.USAGE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    try:
+        return int(_run(given, console))
+    except WritesWouldBeLost as refused:
+        _show_lost(refused, console, as_json=given.json)
+        return int(refused.exit_code)
+    except (MigrationFault, psycopg.Error, OSError) as error:
+        console.print(f"{PROGRAM}: {' '.join(str(error).split())}")
+        return error.exit_code if isinstance(error, MigrationFault) else CannotReach.exit_code
+    except KeyboardInterrupt:
+        console.print(f"{PROGRAM}: interrupted; nothing half made was kept")
+        return int(ExitCode.INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Back a database up, prove it, look whether it is whole, bring it back.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--database-url", help="the owner's URL; default: DATABASE_URL")
+    parser.add_argument("--folder", type=Path, default=backups.default_folder(), help="of backups")
+    parser.add_argument("--json", action="store_true", help="for a script to read")
+    commands = parser.add_subparsers(dest="command", required=True)
+    make = commands.add_parser("backup", help="dump, hash, bring back to prove it")
+    make.add_argument("--name", default="manual")
+    make.add_argument("--no-restore-test", action="store_true", help="do not prove it")
+    check = commands.add_parser("validate", help="foreign keys, checks, indexes, statistics")
+    check.add_argument("--against", type=Path, metavar="PATH", help="a backup: what was before")
+    commands.add_parser("list", help="the backups there are")
+    back = commands.add_parser("restore", help="put a backup in the database's place, keep that")
+    back.add_argument("path", type=Path)
+    back.add_argument("--give-up-writes", metavar="PHRASE", help="what the refusal says is lost")
+    old = commands.add_parser("prune", help="remove old backups, pinned ones never")
+    old.add_argument("--keep", type=int, required=True)
+    for name, does in (("pin", "never prune it"), ("unpin", "prune it with the others")):
+        one = commands.add_parser(name, help=does)
+        one.add_argument("path", type=Path)
+        if name == "pin":
+            one.add_argument("--reason", default="pinned by hand")
+    for each in commands.choices.values():
+        each.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    return parser
+
+
+def _run(given: argparse.Namespace, console: Console) -> ExitCode:
+    match given.command:
+        case "backup":
+            return _backup(given, console)
+        case "validate":
+            return _validate(given)
+        case "restore":
+            return _restore(given, console)
+        case "list":
+            found = backups.list_backups(given.folder)
+            _say(given, [_row(each) for each in found], [_line(each) for each in found])
+        case "prune":
+            gone = backups.prune(given.folder, given.keep, trail=Trail.open())
+            _say(given, [str(each) for each in gone], [f"removed {each}" for each in gone])
+        case "pin":
+            backups.pin(read_backup(given.path), given.reason)
+            _say(given, {"pinned": str(given.path)}, [f"pinned {given.path}: {given.reason}"])
+        case _:
+            backups.unpin(read_backup(given.path))
+            _say(given, {"unpinned": str(given.path)}, [f"unpinned {given.path}"])
+    return ExitCode.DONE
+
+
+def _backup(given: argparse.Namespace, console: Console) -> ExitCode:
+    url, trail = _url(given), Trail.open()
+    with shown(console) as progress:
+        made = backups.backup(url, given.folder, given.name, trail=trail, progress=progress)
+        if not given.no_restore_test:
+            with proven(made, url, trail=trail, progress=progress) as copy:
+                for each in copy.differences:
+                    console.print(str(each))
+    _say(given, _row(made), [_line(made)])
+    return ExitCode.DONE
+
+
+def _validate(given: argparse.Namespace) -> ExitCode:
+    before = read_backup(given.against).manifest.snapshot if given.against else None
+    with connect(_url(given)) as connection:
+        report = validate(connection, before)
+    _say(given, report.as_json(), list(report.lines()))
+    return ExitCode.DONE if report.whole else ExitCode.VALIDATION_FAILED
+
+
+def _restore(given: argparse.Namespace, console: Console) -> ExitCode:
+    found = read_backup(given.path)
+    with shown(console) as progress:
+        done = restore(
+            found,
+            _url(given),
+            trail=Trail.open(),
+            give_up=given.give_up_writes,
+            progress=progress,
+        )
+    kept = f"; what was there is kept as {done.kept}" if done.kept else ""
+    lines = [f"{done.database} is {found.path} now{kept}", *map(str, done.differences)]
+    _say(given, asdict(done), lines)
+    return ExitCode.DONE
+
+
+def _show_lost(refused: WritesWouldBeLost, console: Console, *, as_json: bool) -> None:
+    if as_json:
+        lost = [asdict(each) for each in refused.lost]
+        print(json.dumps({"refused": str(refused), "phrase": refused.phrase, "writes": lost}))
+        return
+    for each in refused.lost:
+        console.print(str(each))
+        for example in each.examples:
+            console.print(f"  {example}")
+    console.print(f"{PROGRAM}: {refused}")
+
+
+def _url(given: argparse.Namespace) -> str:
+    url = given.database_url or os.environ.get("DATABASE_URL")
+    if not url:
+        raise Usage("say --database-url URL or set DATABASE_URL")
+    try:
+        backend = make_url(url).get_backend_name()
+    except (ArgumentError, ValueError) as error:
+        # Its text may repeat what was given, password and all.
+        raise NotAUrl from error
+    if backend not in ("postgresql", "postgres"):
+        raise NotAUrl
+    return plain_url(url)
+
+
+def _row(backup: Backup) -> dict[str, object]:
+    manifest = backup.manifest
+    return {
+        "path": str(backup.path),
+        "name": manifest.name,
+        "database": manifest.database,
+        "server": manifest.server,
+        "revision": list(manifest.snapshot.revision),
+        "started_at": manifest.started_at.isoformat(),
+        "bytes": backup.size,
+        "restore_tested": backup.tested,
+        "pinned": backup.pinned,
+    }
+
+
+def _line(backup: Backup) -> str:
+    manifest = backup.manifest
+    said = [
+        f"{manifest.started_at:%Y-%m-%d %H:%M:%SZ}",
+        f"{manifest.database} at {', '.join(manifest.snapshot.revision) or 'no revision'}",
+        megabytes(backup.size),
+        f"restored and compared {backup.tested}" if backup.tested else "NOT restore-tested",
+        *([f"pinned: {backup.pinned}"] if backup.pinned else []),
+    ]
+    return f"{backup.path}  {'; '.join(said)}"
+
+
+def _say(given: argparse.Namespace, fields: object, lines: Sequence[str]) -> None:
+    if given.json:
+        print(json.dumps(fields, default=str))
+        return
+    for each in lines or ["there is none"]:
+        print(each)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Is the database whole?  By itself, or measured against what it was before.
+
+Foreign keys, checks and unique constraints are counted row by row, also those PostgreSQL was told not to check;
+every B-tree is compared with its table where amcheck can be had.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import psycopg
+from psycopg import Connection, sql
+
+from migrations.guard import catalog
+from migrations.guard.compare import Difference, Expected, Severity, compare
+from migrations.guard.snapshot import Snapshot, one, one_instant, take
+
+EXAMPLES = 3
+# Against nothing, every fault is one that nobody knew of.
+NOTHING = Snapshot(
+    instant="", revision=(), tables={}, constraints={}, indexes={}, grants={}, objects={}
+)
+# amcheck's own test of uniqueness came with it.
+UNIQUENESS_SINCE = 170_000
+AMCHECK_SCHEMA = """
+SELECT n.nspname FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace WHERE x.extname = 'amcheck'
+"""
+AMCHECK_AVAILABLE = "SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'"
+BTREES = f"""
+SELECT c.oid, format('%I.%I', n.nspname, c.relname)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE m.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence <> 't'
+    AND i.indisvalid AND i.indisready AND {catalog.NOT_OURS}
+ORDER BY 2
+"""
+# A planner that believes in a tenth or in ten times the rows plans for another table.
+STALE = f"""
+SELECT format('%I.%I', n.nspname, c.relname), c.reltuples::bigint FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {catalog.NOT_OURS}
+"""
+CORRUPT = (
+    psycopg.errors.DataCorrupted,
+    psycopg.errors.IndexCorrupted,
+    psycopg.errors.InternalError_,
+)
+STALE_FACTOR, STALE_FROM_ROWS = 10, 1_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """`findings` in the order of severity; `indexes` is what amcheck looked at, None if it could not."""
+
+    revision: tuple[str, ...]
+    tables: int
+    rows: int
+    constraints: int
+    indexes: int | None
+    findings: tuple[Difference, ...]
+
+    @property
+    def faults(self) -> tuple[Difference, ...]:
+        """New ones; those that were there before fail nothing."""
+        return tuple(each for each in self.findings if each.severity == Severity.NEW)
+
+    @property
+    def whole(self) -> bool:
+        return not self.faults
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(self), "whole": self.whole}
+
+    def lines(self) -> Iterator[str]:
+        at = ", ".join(self.revision) or "no revision"
+        checked = "not checked" if self.indexes is None else f"{self.indexes} checked with amcheck"
+        yield f"revision {at}: {self.tables} tables, {self.rows:,} rows, {self.constraints} constraints"
+        yield f"indexes: {checked}"
+        yield from map(str, self.findings)
+        new, old = (self._count(each) for each in (Severity.NEW, Severity.OLD))
+        yield f"{'whole' if self.whole else 'NOT whole'}: {new} new faults, {old} old ones"
+
+    def _count(self, severity: Severity) -> int:
+        return len([each for each in self.findings if each.severity == severity])
+
+
+def validate(
+    connection: Connection, before: Snapshot | None = None, expected: Expected | None = None
+) -> Report:
+    """`connection` is in autocommit.  Changes nothing.  Raises psycopg.Error."""
+    with one_instant(connection):
+        after = take(connection)
+        found = compare(before or NOTHING, after, expected or Expected())
+        if before is None:
+            found = [each for each in found if each.severity != Severity.CHANGE]
+        told = [_with_examples(each, connection) for each in found]
+        stale = list(_stale(connection, after))
+    indexes, damaged = check_indexes(connection)
+    findings = sorted(
+        [*told, *damaged, *stale], key=lambda each: list(Severity).index(each.severity)
+    )
+    return Report(
+        revision=after.revision,
+        tables=len(after.tables),
+        rows=sum(each.rows for each in after.tables.values()),
+        constraints=len(after.constraints),
+        indexes=indexes,
+        findings=tuple(findings),
+    )
+
+
+def check_indexes(connection: Connection) -> tuple[int | None, list[Difference]]:
+    """How many B-trees amcheck compared with their tables, and those that disagree.
+
+    Where the extension is not installed, it is created in a transaction that is rolled back.
+    """
+    schema = one(connection, AMCHECK_SCHEMA)
+    if schema is not None:
+        return _each_index(connection, str(schema))
+    if one(connection, AMCHECK_AVAILABLE) != 1:
+        return None, [_not_checked("this server has no amcheck")]
+    connection.execute("BEGIN")
+    try:
+        connection.execute("CREATE EXTENSION amcheck SCHEMA public")
+        return _each_index(connection, "public")
+    except psycopg.errors.InsufficientPrivilege:
+        return None, [
+            _not_checked("CREATE EXTENSION amcheck, as a superuser, lets this be checked")
+        ]
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _each_index(connection: Connection, schema: str) -> tuple[int, list[Difference]]:
+    unique = ", true" if connection.info.server_version >= UNIQUENESS_SINCE else ""
+    query = sql.SQL("SELECT {}(%s::regclass, true" + unique + ")").format(
+        sql.Identifier(schema, "bt_index_check")
+    )
+    indexes = connection.execute(BTREES.encode()).fetchall()
+    damaged: list[Difference] = []
+    for oid, name in indexes:
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL statement_timeout = 0")
+                connection.execute(query, (oid,))
+        except CORRUPT as error:
+            said = " ".join(str(error.diag.message_primary or error).split())
+            damaged.append(
+                Difference(Severity.NEW, "index", name, f"is damaged: {said}; REINDEX it")
+            )
+    return len(indexes), damaged
+
+
+def _not_checked(why: str) -> Difference:
+    return Difference(Severity.NOTE, "index", "all", f"not compared with their tables: {why}")
+
+
+def _with_examples(found: Difference, connection: Connection) -> Difference:
+    if found.kind != "constraint" or found.severity not in (Severity.NEW, Severity.OLD):
+        return found
+    by_name = {f"{each.table}.{each.name}": each for each in catalog.constraints(connection)}
+    constraint = by_name.get(found.name)
+    query = constraint.examples(EXAMPLES) if constraint is not None else None
+    if query is None:
+        return found
+    values = [str(row[0]) for row in connection.execute(query).fetchall()]
+    return replace(found, message=f"{found.message}, such as {_list(values)}") if values else found
+
+
+def _list(values: Sequence[str]) -> str:
+    return ", ".join(values)
+
+
+def _stale(connection: Connection, now: Snapshot) -> Iterator[Difference]:
+    for name, believed in connection.execute(STALE.encode()).fetchall():
+        table = now.tables.get(name)
+        if table is None or max(table.rows, believed) < STALE_FROM_ROWS:
+            continue
+        if not table.rows / STALE_FACTOR <= believed <= table.rows * STALE_FACTOR:
+            thinks = "nothing" if believed < 0 else f"{believed:,} rows"
+            said = f"has {table.rows:,} rows, the planner knows of {thinks}: ANALYZE it"
+            yield Difference(Severity.NOTE, "statistics", name, said)
