@@ -1,4 +1,4 @@
-"""A SQL file as PostgreSQL's own grammar reads it: statements with their lines, and the exceptions its comments ask for."""
+"""A SQL file as PostgreSQL's own grammar reads it: statements, their lines, and the exceptions its comments ask for."""
 
 import re
 from collections.abc import Iterator
