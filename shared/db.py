@@ -46,6 +46,7 @@ def create_engine(url: str, schema: str, *, pool_size: int = POOL_SIZE) -> Async
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         pool_pre_ping=True,
+        hide_parameters=True,  # they are people's data; errors end up in logs
         connect_args={"server_settings": _server_settings(schema)},
     )
 

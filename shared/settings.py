@@ -1,9 +1,10 @@
 """Everything the environment decides, read once in a composition root and passed down."""
 
-from typing import Literal
+from ipaddress import ip_address
+from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 
@@ -54,6 +55,15 @@ class Settings(BaseSettings):
             raise ValueError(f"{name!r} is no time zone; use one such as Europe/Berlin") from error
         return name
 
+    @model_validator(mode="after")
+    def _keys_where_others_listen(self) -> Self:
+        if not self.farebox_require_keys and not _is_loopback(self.farebox_host):
+            raise ValueError(
+                f"FAREBOX_HOST={self.farebox_host} opens payments and accounts to the network:"
+                " set FAREBOX_REQUIRE_KEYS=true as well"
+            )
+        return self
+
     @property
     def time_zone(self) -> ZoneInfo:
         return ZoneInfo(self.farebox_time_zone)
@@ -73,3 +83,10 @@ class Settings(BaseSettings):
     def port_of(self, service: Service) -> int:
         port: int = getattr(self, f"{service}_port")
         return port
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -37,7 +37,8 @@ def main(
         settings = Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        sys.exit(f"{service}: {'.'.join(map(str, first['loc'])).upper()}: {first['msg']}")
+        where = ".".join(map(str, first["loc"])).upper()
+        sys.exit(f"{service}: {where}{': ' if where else ''}{first['msg']}")
     log.configure(service, sys.argv[1], json=settings.farebox_log_json)
     kinds[sys.argv[1]](settings)
 

@@ -111,9 +111,11 @@ def relay_floor_rises_at_once(relay: Relay) -> None:
 
 async def test_the_floor_rises_past_what_is_published(sessions: Sessions, relay: Relay) -> None:
     await stage(sessions, *[payment() for _ in range(10)])
-    for _ in range(4):
-        relay._floor_at = float("-inf")
-        await relay.run_once()
+    async with asyncio.timeout(30):
+        # Whoever else writes on this server holds it back for as long as their transactions last.
+        while relay._floor < 10:
+            relay._floor_at = float("-inf")
+            await relay.run_once()
 
     assert relay._floor == 10
 

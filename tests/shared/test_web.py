@@ -1,5 +1,6 @@
 """Health, keys, problems and the transaction around a request, on a real database and broker."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -8,13 +9,16 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 from fastapi import APIRouter, Depends
+from pydantic import ValidationError
 from sqlalchemy import select, text
 
 from shared.auth import Caller, create_key, require
 from shared.db import create_engine, create_sessions
 from shared.errors import Conflict
 from shared.events import PaymentChanged
+from shared.inbox import advance
 from shared.outbox import OutboxMessage, publish
 from shared.settings import Settings
 from shared.trace import Cause
@@ -100,7 +104,11 @@ async def test_an_answer_comes_after_the_commit_and_carries_the_trace(
 
     assert response.status_code == 200
     [row] = await staged(database)
-    assert row.headers["ce_causationid"] == response.json()["cause"] == f"request:{'ab' * 16}"
+    cause = row.headers["ce_causationid"]
+    assert cause == response.json()["cause"]
+    assert cause.startswith(f"request:{'ab' * 16}-")
+    again = await client.post("/facts", headers={"traceparent": given})
+    assert again.json()["cause"] != cause
     assert row.headers["traceparent"].split("-")[1] == "ab" * 16
     assert response.headers["traceparent"].split("-")[1] == "ab" * 16
 
@@ -218,3 +226,35 @@ async def test_not_ready_while_facts_lie_unsent(
 
 async def test_the_clock_is_the_one_passed_in(client: httpx.AsyncClient) -> None:
     assert (await client.get("/now")).json() == "2026-03-01T00:00:00Z"
+
+
+async def test_not_ready_while_the_consumer_stands_still_but_ready_once_it_moves(
+    client: httpx.AsyncClient,
+    settings: Settings,
+    kafka_servers: str,
+    topics: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.health.STALE_SECONDS", 0.05)
+    monkeypatch.setattr("shared.health.CACHE_SECONDS", 0.0)
+    async with AIOKafkaProducer(bootstrap_servers=kafka_servers) as producer:
+        record = await producer.send_and_wait(f"{topics}.payments", b"{}", partition=1)
+
+    assert (await client.get("/readyz")).json()["checks"]["consumer"] == "ok"  # seen just now
+    await asyncio.sleep(0.1)
+    stalled = (await client.get("/readyz")).json()["checks"]["consumer"]
+    assert stalled.startswith(f"no progress on {topics}.payments/1")
+    assert 'name="consumer_lag",service="loyalty"} 1.0' in (await client.get("/metrics")).text
+
+    engine = create_engine(settings.url_of("loyalty"), "loyalty")
+    async with create_sessions(engine).begin() as session:
+        await advance(session, "loyalty", {(f"{topics}.payments", 1): record.offset + 1})
+    await engine.dispose()
+    assert (await client.get("/readyz")).json()["checks"]["consumer"] == "ok"
+
+
+def test_nobody_listens_on_the_network_without_keys() -> None:
+    with pytest.raises(ValidationError, match="set FAREBOX_REQUIRE_KEYS=true"):
+        Settings(farebox_host="0.0.0.0")
+    assert Settings(farebox_host="0.0.0.0", farebox_require_keys=True).farebox_require_keys
+    assert Settings(farebox_host="::1").farebox_host == "::1"
