@@ -13,15 +13,16 @@ from rich.console import Console
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from cli.agreement import Agreement
 from cli.arguments import AsJson
 from cli.broker_view import BrokerView, broker_view
 from cli.crosschecks import (
+    Marks,
     SessionOf,
     applied_once,
     held_back,
     left_over,
     offsets_cover,
-    totals_agree,
 )
 from cli.database import sessions_of
 from cli.edge import Exit, current_settings
@@ -43,7 +44,7 @@ STATEMENT_TIMEOUT = "600s"
 def audit(
     as_json: AsJson = False,
     settle: Annotated[
-        float, typer.Option(help="Seconds to wait for outboxes and lags to empty.")
+        float, typer.Option(help="Seconds to wait for what is under way.")
     ] = SETTLE_SECONDS,
 ) -> None:
     """Check what is always true; exits 1 if something is not."""
@@ -74,10 +75,10 @@ async def run(settings: Settings, settle_seconds: float = SETTLE_SECONDS) -> lis
         async with snapshots(settings) as sessions:
             found = [each for s in SERVICES for each in await CHECKS[s](sessions[s])]
             found += await applied_once(sessions)
-            found.append(await totals_agree(sessions))
             found.append(await offsets_cover(broker, committed, sessions))
             found.append(await held_back(sessions))
             found += await _stripes_view(sessions["payments"], delivered)
+        found.append(await payments_agree(settings, settle_seconds))
     return merged([*found, settled])
 
 
@@ -114,12 +115,27 @@ async def stripe_delivered(settings: Settings) -> list[str] | StripeAway | None:
 
 async def _settle(settings: Settings, broker: BrokerView, seconds: float) -> CheckResult:
     give_up_at = time.monotonic() + seconds
+    async with snapshots(settings) as sessions:
+        marks = await Marks.now(broker, sessions)
     while True:
         async with snapshots(settings) as sessions:
-            result = await left_over(broker, sessions)
+            result = await left_over(marks, broker.prefix, sessions)
         if result.ok or time.monotonic() >= give_up_at:
             return result
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def payments_agree(settings: Settings, seconds: float) -> CheckResult:
+    """S9: what is under way has as long to arrive."""
+    agreement = Agreement()
+    async with snapshots(settings) as sessions:
+        await agreement.look(sessions["analytics"], sessions["payments"])
+    give_up_at = time.monotonic() + seconds
+    while agreement.awaited and time.monotonic() < give_up_at:
+        await asyncio.sleep(POLL_SECONDS)
+        async with snapshots(settings) as sessions:
+            await agreement.look_again(sessions["analytics"], sessions["payments"])
+    return agreement.result()
 
 
 def merged(results: Sequence[CheckResult]) -> list[CheckResult]:
