@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.analytics.days import PAYMENT_MEASURES, SUBSCRIPTION_MEASURES
@@ -20,15 +20,22 @@ from services.analytics.domain import (
 )
 from services.analytics.handlers import fact_of, time_zone_of
 from services.analytics.models import PaymentDay, PaymentFact, SubscriptionDay, SubscriptionFact
-from shared.audit import CheckResult
+from shared.audit import CheckResult, currencies
 from shared.events import PaymentChanged
 
 # Facts held in memory at once; the audit runs beside live traffic.
 CHUNK = 1_000
+CURRENCIES = text("""
+    SELECT currency, count(*) FROM (
+        SELECT currency FROM payment_facts
+        UNION ALL SELECT currency FROM payment_analytics
+        UNION ALL SELECT currency FROM subscription_analytics
+    ) c GROUP BY currency
+""")
 
 
 async def checks(session: AsyncSession) -> list[CheckResult]:
-    """S9: the daily numbers are those that the facts give when they are counted anew."""
+    """S9: the daily numbers are those that the facts give when they are counted anew; S5 of currencies."""
     time_zone = await time_zone_of(session)
     payments, payments_counted = await _recount_payments(session, time_zone)
     subscriptions, subscriptions_counted = await _recount_subscriptions(session, time_zone)
@@ -40,7 +47,13 @@ async def checks(session: AsyncSession) -> list[CheckResult]:
             await _told_subscriptions(session),
             subscriptions_counted,
         ),
+        await _currencies(session),
     ]
+
+
+async def _currencies(session: AsyncSession) -> CheckResult:
+    found = (await session.execute(CURRENCIES)).all()
+    return currencies("analytics", {row[0]: row[1] for row in found})
 
 
 async def _recount_payments(session: AsyncSession, time_zone: ZoneInfo) -> tuple[Amounts, int]:

@@ -3,7 +3,7 @@
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.audit import CheckResult
+from shared.audit import CheckResult, currencies
 
 # Tables without a schema are loyalty's own: its connections see that schema alone.
 BALANCES = text("""
@@ -68,10 +68,11 @@ REVISIONS = text("""
         ) o USING (user_id)
     ) compared
 """)
+CURRENCIES = text("SELECT currency, count(*) FROM points_lots GROUP BY currency")
 
 
 async def checks(session: AsyncSession) -> list[CheckResult]:
-    """S8 of balances and lots, S2 of the ledger's facts and of the accounts' revisions."""
+    """S8 of balances and lots, S2 of the ledger's facts and of the accounts' revisions, S5 of currencies."""
     return [
         await _check(session, "S8", BALANCES, "accounts: balance = transactions = open lots, >= 0"),
         await _check(
@@ -79,6 +80,7 @@ async def checks(session: AsyncSession) -> list[CheckResult]:
         ),
         await _check(session, "S2", FACTS, "transactions: each has exactly one points_changed"),
         await _check(session, "S2", REVISIONS, "accounts: revisions of their facts are contiguous"),
+        await _currencies(session),
     ]
 
 
@@ -87,3 +89,8 @@ async def _check(session: AsyncSession, id_: str, query: TextClause, what: str) 
     counted, wrong, first = int(row[0]), int(row[1]), row[2]
     detail = f"loyalty {what}" if not wrong else f"loyalty {what}: {wrong} wrong, first {first}"
     return CheckResult(id_, wrong == 0, counted, detail)
+
+
+async def _currencies(session: AsyncSession) -> CheckResult:
+    found = (await session.execute(CURRENCIES)).all()
+    return currencies("loyalty", {row[0]: row[1] for row in found})

@@ -22,10 +22,8 @@ async def test_it_counts_all_facts_also_over_several_chunks(
     async with sessions() as session:
         found = await audit.checks(session)
 
-    assert [(check.id, check.ok, check.counted) for check in found] == [
-        ("S9", True, 5),
-        ("S9", True, 3),
-    ]
+    nines = [check for check in found if check.id == "S9"]
+    assert [(check.ok, check.counted) for check in nines] == [(True, 5), (True, 3)]
 
 
 @pytest.mark.parametrize(
@@ -53,4 +51,5 @@ async def test_damage_is_found(
         owner.execute(damage)
 
     async with sessions() as session:
-        assert [check.ok for check in await audit.checks(session)] == [payments, subscriptions]
+        found = await audit.checks(session)
+    assert [check.ok for check in found if check.id == "S9"] == [payments, subscriptions]

@@ -4,26 +4,27 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from cli import audit
-from cli.services import HANDLERS
+from cli.agreement import fact_id
 from migrations import after
 from shared.audit import CheckResult
-from shared.consumer import BEHIND, Consumer
-from shared.db import SERVICES, create_engine, create_sessions
-from shared.relay import Relay
+from shared.consumer import BEHIND
+from shared.events import PaymentChanged
 from shared.settings import Settings
 from shared.topics import create_topics
 from tests.cli.conftest import Farebox
+from tests.cli.running import everything_runs, until_quiet
 from tests.conftest import Database, delete_topics, own_database
 from tests.migrations import storefront
 from tests.servers import Servers
 
 SUBSCRIPTIONS = 5
-PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,9 @@ def settings_of(url: str, servers: str, prefix: str) -> Settings:
 
 async def carry(settings: Settings) -> None:
     """The real relays and consumers, until nothing is left over."""
-    stop = asyncio.Event()
-    engines = {s: create_engine(settings.url_of(s), s) for s in SERVICES}
-    servers, prefix = settings.kafka_bootstrap_servers, settings.farebox_topic_prefix
-    try:
-        async with asyncio.TaskGroup() as group:
-            for service, engine in engines.items():
-                relay = Relay(service, settings.url_of(service), servers, prefix)
-                consumer = Consumer(service, create_sessions(engine), HANDLERS[service])
-                group.create_task(relay.run(stop))
-                group.create_task(consumer.run(servers, prefix, stop))
-            results = await audit.run(settings, PATIENCE_SECONDS)
-            stop.set()
-    finally:
-        for engine in engines.values():
-            await engine.dispose()
-    assert [result for result in results if not result.ok] == []
+    async with everything_runs(settings):
+        await until_quiet(settings)
+    assert [result for result in await audit.run(settings, 0) if not result.ok] == []
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +82,55 @@ def look(
     return run
 
 
+PAYMENT = UUID(int=7)
+SAID_AT = datetime(2026, 1, 31, tzinfo=UTC)
+ACCOUNT = (
+    "INSERT INTO loyalty.loyalty_accounts (user_id, opened_at)"
+    " VALUES ('00000000-0000-0000-0000-000000000007', now());"
+)
+
+
+def payment(received: int = 7, refunded: int = 0, disputed: int = 0) -> str:
+    """As payments holds one."""
+    return (
+        "INSERT INTO payments.payment_intents (id, stripe_id, livemode, status, currency, amount_minor,"
+        " capturable_minor, received_minor, refunded_minor, disputed_minor, created_at, revision, fold)"
+        f" VALUES ('{PAYMENT}', 'pi_x', false, 'succeeded', 'EUR', 9, 0, {received}, {refunded},"
+        f" {disputed}, now(), 1, '{{}}');"
+    )
+
+
+def state(received: int, revision: int) -> str:
+    fact = PaymentChanged(
+        id=fact_id(PAYMENT, revision),
+        occurred_at=SAID_AT,
+        payment_id=PAYMENT,
+        stripe_id="pi_x",
+        revision=revision,
+        status="succeeded",
+        currency="EUR",
+        amount_minor=9,
+        received_minor=received,
+        created_at=SAID_AT,
+    )
+    return fact.model_dump_json()
+
+
+def said() -> str:
+    return (
+        "INSERT INTO payments.outbox (id, aggregatetype, aggregateid, type, payload, headers, published_at)"
+        f" VALUES ('{fact_id(PAYMENT, 1)}', 'payments', 'k', 'payments.payment_changed',"
+        f" '{state(7, 1)}', '{{}}', now());"
+    )
+
+
+def heard(received: int = 7, revision: int = 1) -> str:
+    return (
+        "INSERT INTO analytics.payment_facts (payment_id, revision, currency, state, days)"
+        f" VALUES ('{PAYMENT}', {revision}, 'EUR', '{state(received, revision)}', '{{}}');"
+    )
+
+
 BREAKS = [
     (
         "S3",
@@ -101,14 +138,67 @@ BREAKS = [
         "loyalty inbox lost its key",
     ),
     (
-        "S9",
+        "S3",
         (
-            "INSERT INTO payments.payment_intents (id, stripe_id, livemode, status, currency, amount_minor,"
-            " capturable_minor, received_minor, refunded_minor, disputed_minor, created_at, revision, fold)"
-            " VALUES (gen_random_uuid(), 'pi_x', false, 'succeeded', 'EUR', 7, 0, 7, 0, 0, now(), 1, '{}')"
+            "INSERT INTO pricing.subscription_cost_history (subscription_id, user_id, price_version, kind,"
+            " currency, new_breakdown, new_total_minor, effective_at, reason, changed_by, cause_id)"
+            " SELECT s.id, s.user_id, v.version, 'config', 'USD', '{}', 1, now(), 'r', 'ada', 'request:1'"
+            " FROM (SELECT * FROM public.subscriptions LIMIT 1) s, pricing.pricing_configs v,"
+            " generate_series(1, 2)"
         ),
-        "EUR: payments (7, 0, 0), analytics None",
+        "pricing ledger holds 1 lines from a fact that wrote one",
     ),
+    (
+        "S3",
+        (
+            f"{ACCOUNT} INSERT INTO loyalty.points_transactions (user_id, payment_id, payment_revision, kind,"
+            " points, rule, event_id, occurred_at) SELECT user_id, gen_random_uuid(), n, 'earned', 1, 'r',"
+            " user_id, now() FROM loyalty.loyalty_accounts, generate_series(1, 2) n"
+        ),
+        "loyalty ledger holds 1 lines from a fact that wrote one",
+    ),
+    ("S5", payment(received=5, refunded=3, disputed=3), "such as pi_x"),
+    (
+        "S5",
+        (
+            f"{ACCOUNT} INSERT INTO loyalty.points_lots (payment_id, user_id, payment_revision, currency, rule,"
+            " points, peak_points, earned_at) SELECT user_id, user_id, 1, 'XXQ', 'r', 0, 0, now()"
+            " FROM loyalty.loyalty_accounts"
+        ),
+        "loyalty currencies: 'XXQ' is not ISO",
+    ),
+    (
+        "S5",
+        "INSERT INTO analytics.payment_analytics (day, currency) VALUES (now(), 'XXQ')",
+        "analytics currencies: 'XXQ' is not ISO",
+    ),
+    (
+        "S5",
+        "INSERT INTO analytics.subscription_analytics (day, currency) VALUES (now(), 'XXQ')",
+        "analytics currencies: 'XXQ' is not ISO",
+    ),
+    (
+        "S5",
+        heard().replace("'EUR'", "'XXQ'"),
+        "analytics currencies: 'XXQ' is not ISO",
+    ),
+    ("S9", payment(), "1 payments have not reached analytics"),
+    (
+        "S9",
+        payment() + said() + heard(received=8),
+        "pi_x revision 1: payments ('EUR', 7, 0, 0), analytics ('EUR', 8, 0, 0)",
+    ),
+    (
+        "S9",
+        payment(received=8) + said() + heard(),
+        "pi_x revision 1: payments holds ('EUR', 8, 0, 0) and said ('EUR', 7, 0, 0)",
+    ),
+    (
+        "S9",
+        payment() + said() + heard(revision=2),
+        "pi_x: payments never said the revision 2",
+    ),
+    ("S9", heard(), "analytics counts 1 payments that payments has not"),
     (
         "S10",
         (

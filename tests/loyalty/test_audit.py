@@ -18,7 +18,7 @@ async def failed(sessions: Sessions) -> list[str]:
 
 async def test_an_empty_loyalty_is_right(sessions: Sessions) -> None:
     async with sessions() as session:
-        assert [(c.ok, c.counted) for c in await checks(session)] == [(True, 0)] * 4
+        assert [(c.ok, c.counted) for c in await checks(session)] == [(True, 0)] * 5
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ async def test_an_empty_system_holds(sessions: Sessions) -> None:
             "S2",
             "exactly one subscription_cost_changed",
         ),
-        ("UPDATE public.subscriptions SET currency = 'XXQ'", "S5", "'XXQ' is not"),
+        ("UPDATE public.subscriptions SET currency = 'XXQ'", "S5", "'XXQ' is not ISO"),
     ],
 )
 async def test_what_was_tampered_with_is_named(
