@@ -47,7 +47,8 @@ events: venv-dev  ## write the contracts' JSON Schemas and AsyncAPI page into do
 requirements: venv-dev  ## pin the packages of pyproject.toml anew (UPGRADE=1: newer versions)
 	@UPGRADE=$(UPGRADE) requirements/compile.sh $(RUN)
 
-clean: down  ## remove what was installed and started
+clean:  ## stop what runs; remove it, its data and what was installed
+	@if [ -x $(RUN) ]; then $(RUN) -m cli down --remove-data; fi
 	rm -rf .venv .venv.lock .farebox .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
