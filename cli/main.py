@@ -27,7 +27,8 @@ else:
 
 EPILOG = (
     "Exit codes: 0 done; 1 failed, or a check says no; 2 wrong arguments or environment;"
-    " 3 the database, Kafka or a service cannot be reached; 4 another migration job runs."
+    " 3 the database, Kafka or a service cannot be reached; 4 another migration job runs;"
+    " 20 and more: see docs/migrations.md."
     "  Settings come from the environment (see README), else from the stack that `farebox up`"
     " started here."
 )

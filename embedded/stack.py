@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -49,6 +50,8 @@ POLL_SECONDS = 0.1
 # What outlives its supervisor has been told to go by the kernel already.
 ORPHAN_PATIENCE_SECONDS = 5.0
 SUPERVISOR = "supervisor"
+# Where the migration job keeps its trail and its backups, unless the environment says otherwise.
+JOB_FOLDERS = {"FAREBOX_AUDIT_DIR": "migration-audit", "FAREBOX_BACKUP_DIR": "backups"}
 
 OnStep = Callable[[str], None]
 
@@ -152,7 +155,8 @@ class Stack:
         if self._plan.has_sandbox:
             on_step("Stripe sandbox")
             port = self._plan.ports[SANDBOX]
-            self._wait(SANDBOX, lambda: accepts_connections(port))
+            ready = partial(accepts_connections, port)
+            self._wait(SANDBOX, partial(self._answers_itself, SANDBOX, port, ready))
 
     def _migrate(self) -> None:
         """The job's own command, in a process of its own; nothing of ours runs before it has succeeded."""
@@ -161,7 +165,11 @@ class Stack:
         arguments = ["run_migration.py", "--database-url", self.env["DATABASE_URL"]]
         command = [sys.executable, *arguments]
         tethered = processes.tethered(command, signal.SIGKILL, os.getpid())
-        job = processes.spawn(tethered, log, self.env, ROOT)
+        folders = {
+            name: self.env.get(name, str(self.folder / folder))
+            for name, folder in JOB_FOLDERS.items()
+        }
+        job = processes.spawn(tethered, log, {**self.env, **folders}, ROOT)
         try:
             exit_code = job.wait()
         except BaseException:
@@ -178,7 +186,10 @@ class Stack:
                 service, _, role = name.partition("-")
                 address = f"{self.urls[service]}/readyz"
                 if role == "web":
-                    self._wait(name, partial(says_ready, client, address))
+                    ready = partial(says_ready, client, address)
+                    self._wait(
+                        name, partial(self._answers_itself, name, self._plan.ports[service], ready)
+                    )
                 elif not self._runs(name):
                     raise self._did_not_start(name)
 
@@ -188,6 +199,10 @@ class Stack:
             if not self._runs(name) or time.monotonic() > deadline:
                 raise self._did_not_start(name)
             time.sleep(POLL_SECONDS)
+
+    def _answers_itself(self, name: str, port: int, ready: Callable[[], bool]) -> bool:
+        """Another stack that took the port first answers too, and ours then ends."""
+        return ready() and listens_on(self._marks[name].pid, port)
 
     def _did_not_start(self, name: str) -> ServerDidNotStart:
         return ServerDidNotStart(name, self.log(name), processes.last_lines(self.log(name)))
@@ -292,6 +307,20 @@ def says_ready(client: httpx.Client, address: str) -> bool:
         return client.get(address).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
+
+
+def listens_on(pid: int, port: int) -> bool:
+    """Whether the process, or a child of its, is who is asked at this port."""
+    try:
+        process = psutil.Process(pid)
+        doors = [
+            door
+            for member in (process, *process.children(recursive=True))
+            for door in member.net_connections("tcp")
+        ]
+    except psutil.NoSuchProcess:
+        return False
+    return any(door.status == psutil.CONN_LISTEN and door.laddr.port == port for door in doors)
 
 
 def create_database(admin_url: str) -> None:

@@ -1,12 +1,17 @@
-"""The migration job: one at a time, the schema brought to head, then what services need to start.
+"""The migration job at the terminal: the guarded run, then what services need to start.
 
 `python run_migration.py --database-url URL [--dry-run]`.  It may be run again at any time.
 """
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 
 from psycopg import Connection
 from pydantic import ValidationError
@@ -16,56 +21,82 @@ from sqlalchemy.exc import ArgumentError
 
 from migrations import after
 from migrations.faults import MigrationFault, NotAUrl
-from migrations.run_lock import run_lock
-from migrations.steps import Migrations, Step, TableBusy
+from migrations.guard.backup import default_folder as default_backups
+from migrations.guard.exits import EXPLAINED, ExitCode
+from migrations.guard.lint.command import override
+from migrations.guard.plan import as_text
+from migrations.guard.progress import shown
+from migrations.guard.run import LOCK_WAIT_SECONDS, Options, Result, Run, Show
+from migrations.guard.trail import Trail, default_folder, redact_text
 from shared.db import plain_url
 from shared.settings import Settings
 
-# Each attempt waits the environment's lock_timeout; between attempts nobody queues behind us.
-LOCK_ATTEMPTS = 6
-LOCK_PAUSE_SECONDS = 2.0
-LOCK_WAIT_SECONDS = 60.0
+# How far a long index build is: often enough to see it live, seldom enough for a log.
+WORKING_SECONDS = 5.0
 
-EPILOG = """\
-exit codes:
-  0  done, or nothing to do
-  1  a step failed: PostgreSQL undid it, earlier steps stand; run again when the cause is gone
-  2  wrong arguments or environment
-  3  the database or Kafka cannot be reached
-  4  another migration job runs: try again
-"""
-
-Say = Callable[[str], None]
+EPILOG = "exit codes:\n" + "\n".join(
+    f"  {int(code):>3}  {said}" for code, said in EXPLAINED.items()
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    try:
+        settings = settings_for(given.database_url)
+        options = Options(
+            dry_run=given.dry_run,
+            lock_wait_seconds=given.lock_wait,
+            backup_folder=given.backup_dir or default_backups(),
+            allowed=tuple(override(each) for each in given.allow),
+        )
+        with _stoppable():
+            result = run(settings, console, options, audit_folder=given.audit_dir)
+    except MigrationFault as fault:
+        console.print(f"run_migration: {redact_text(str(fault))}")
+        return int(fault.exit_code)
+    except KeyboardInterrupt:
+        console.print("run_migration: interrupted; run it again to go on")
+        return int(ExitCode.INTERRUPTED)
+    if options.dry_run and result.prepared is not None:
+        print(as_text(result.steps, result.prepared.rehearsal, options.policy))
+    nothing = result.code is ExitCode.NOTHING_TO_DO
+    return int(ExitCode.DONE if nothing and not given.detailed_exit_code else result.code)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_migration.py",
-        description="Bring a database to this release's schema.",
+        description="Bring a database to this release's schema, guarded: nothing changes before a backup"
+        " was restored and the upgrade rehearsed on it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--database-url", help="the owner's URL; default: DATABASE_URL")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--database-url", help="the owner's URL; default: DATABASE_URL")
+    add("--dry-run", action="store_true", help="back up, rehearse, print the plan; change nothing")
+    add(
         "--lock-wait",
         type=float,
         default=LOCK_WAIT_SECONDS,
         metavar="SECONDS",
         help="how long to wait for another migration job (default: %(default)s)",
     )
-    given = parser.parse_args(arguments)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    try:
-        settings = settings_for(given.database_url)
-        run(settings, console, dry_run=given.dry_run, lock_wait_seconds=given.lock_wait)
-    except MigrationFault as fault:
-        console.print(f"run_migration: {fault}")
-        return fault.exit_code
-    except KeyboardInterrupt:
-        console.print("run_migration: interrupted; run it again to go on")
-        return 130
-    return 0
+    add("--backup-dir", type=Path, help="default: FAREBOX_BACKUP_DIR, else ./backups")
+    add("--audit-dir", type=Path, help="default: FAREBOX_AUDIT_DIR, else ./migration-audit")
+    add(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="RULE=REASON",
+        help="accept what a rule of the linter says; written into the audit",
+    )
+    add(
+        "--detailed-exit-code",
+        action="store_true",
+        help="leave with 10 when there is nothing to do",
+    )
+    return parser
 
 
 def settings_for(database_url: str | None) -> Settings:
@@ -89,57 +120,60 @@ def settings_for(database_url: str | None) -> Settings:
 
 
 class _WrongEnvironment(MigrationFault):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 def run(
     settings: Settings,
     console: Console,
+    options: Options | None = None,
     *,
-    dry_run: bool = False,
-    lock_wait_seconds: float = LOCK_WAIT_SECONDS,
-) -> None:
-    """Do everything, or with `dry_run` only say what would be done.  Raises MigrationFault."""
-    url = plain_url(settings.database_url)
-    with run_lock(url, wait_seconds=lock_wait_seconds, on_wait=console.print) as connection:
-        migrations = Migrations(url)
-        steps = migrations.pending()
-        if dry_run:
-            _say_plan(steps, console.print)
-            return
-        _upgrade(migrations, steps, console)
-        _prepare(connection, settings, console)
+    audit_folder: Path | None = None,
+) -> Result:
+    """Do everything, or with `dry_run` all but the change.  Raises MigrationFault."""
+    folder = audit_folder or default_folder()
+    try:
+        trail = Trail.open(folder)
+    except OSError as error:
+        raise _WrongEnvironment(
+            f"cannot write the audit trail to {folder}: {error.strerror}; set FAREBOX_AUDIT_DIR"
+        ) from error
+    chosen = replace(
+        options or Options(), after=lambda connection: _prepare(connection, settings, console)
+    )
+    with shown(console) as progress:
+        show = Show(console.print, progress, _now_and_then(console.print))
+        result = Run(plain_url(settings.database_url), chosen, trail, show).go()
+    if chosen.dry_run:
+        for step in result.steps:
+            if step.number == 1:
+                console.print(f"would run {step.revision} {step.title}")
+    return result
 
 
-def _say_plan(steps: Sequence[Step], say: Say) -> None:
-    if not steps:
-        say("nothing to do: the schema is this release's")
-    for step in steps:
-        say(f"would run {step.revision} {step.title}")
+def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
+    last = [time.monotonic()]
+
+    def working(text: str) -> None:
+        if time.monotonic() - last[0] >= WORKING_SECONDS:
+            last[0] = time.monotonic()
+            say(text)
+
+    return working
 
 
-def _upgrade(migrations: Migrations, steps: Sequence[Step], console: Console) -> None:
-    for number, step in enumerate(steps, 1):
-        started = time.monotonic()
-        with console.status(f"[{number}/{len(steps)}] {step.revision} {step.title}"):
-            _insist(migrations, step, console.print)
-        took_ms = (time.monotonic() - started) * 1000
-        console.print(f"[{number}/{len(steps)}] {step.revision} {step.title} ({took_ms:.0f} ms)")
-    if not steps:
-        console.print("the schema is this release's already")
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does: what is half done is taken away."""
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
-def _insist(migrations: Migrations, step: Step, say: Say) -> None:
-    for attempt in range(1, LOCK_ATTEMPTS + 1):
-        try:
-            migrations.apply(step)
-        except TableBusy as busy:
-            if attempt == LOCK_ATTEMPTS:
-                raise
-            say(f"{busy}; attempt {attempt} of {LOCK_ATTEMPTS}, trying again")
-            time.sleep(LOCK_PAUSE_SECONDS)
-        else:
-            return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare(connection: Connection, settings: Settings, console: Console) -> None:
@@ -149,9 +183,7 @@ def _prepare(connection: Connection, settings: Settings, console: Console) -> No
     if "kafka_bootstrap_servers" not in settings.model_fields_set:
         console.print("KAFKA_BOOTSTRAP_SERVERS is not set: no topics created")
         return
-    with console.status(f"creating topics on {settings.kafka_bootstrap_servers}"):
-        said = after.topics(settings)
-    console.print(said)
+    console.print(after.topics(settings))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import psycopg
 from psycopg import Connection
 
 from migrations.faults import MigrationFault
@@ -27,6 +26,7 @@ from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
 from migrations.guard.snapshot import Snapshot
 from migrations.guard.statements import Chain, Kind, PlannedStep
 from migrations.guard.trail import Trail
+from migrations.run_lock import connect
 
 TABLES = """
 SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -130,7 +130,7 @@ def pass_rehearsal(
     trail, say = told
     rehearsal = rehearse(url, plan.steps, policy=policy, trail=trail, say=say)
     problems = rehearsal.problems(policy)
-    with psycopg.connect(url) as connection:
+    with connect(url) as connection, snapshot.one_instant(connection):
         after = snapshot.take(connection)
     found = compare.compare(before, after, expected(plan.steps, plan.heads))
     problems += [str(each) for each in compare.faults(found)]

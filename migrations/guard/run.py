@@ -31,8 +31,9 @@ from migrations.guard.statements import Chain, PlannedStep
 from migrations.guard.tools import ToolFault, find_tools, server_major
 from migrations.guard.trail import Trail
 from migrations.guard.undo import undo
+from migrations.guard.validate import check_indexes
 from migrations.guard.watch import Watcher
-from migrations.run_lock import run_lock
+from migrations.run_lock import connect, run_lock
 
 PINNED_FOR = "until the migration it was made for has passed its validation"
 LOCK_WAIT_SECONDS = 60.0
@@ -254,8 +255,7 @@ class Run:
         self, since: Snapshot | None = None, transactions: set[int] | None = None
     ) -> tuple[Snapshot, dict[str, compare.Written]]:
         """The live database at one instant, and who wrote what is there since `since`."""
-        with psycopg.connect(self._url) as reader:
-            reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with connect(self._url) as reader, snapshot.one_instant(reader):
             found = snapshot.take(reader)
             written = compare.written_since(reader, since, transactions or set()) if since else {}
         return found, written
@@ -265,6 +265,7 @@ class Run:
     ) -> list[compare.Difference]:
         after, written = self._look(before, applier.transactions)
         found = compare.compare(before, after, replace(meant, written=written))
+        found += _damaged_indexes(applier.connection, before)
         for each in found:
             self._trail.record("validation", severity=each.severity, what=str(each))
             if each.severity == compare.Severity.OLD:
@@ -290,6 +291,13 @@ class Run:
     def _ended(self, name: str, started: float) -> None:
         self._seconds[name] = round(time.monotonic() - started, 3)
         self._trail.record("stage_done", stage=name, seconds=self._seconds[name])
+
+
+def _damaged_indexes(connection: Connection, before: Snapshot) -> list[compare.Difference]:
+    """By amcheck, where it can be had; one that was there before was damaged before."""
+    _, damaged = check_indexes(connection)
+    old = compare.Severity.OLD
+    return [replace(d, severity=old) if d.name in before.indexes else d for d in damaged]
 
 
 def _has_tools(connection: Connection) -> bool:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy import make_url
 
 from migrations import after
 from migrations.faults import CannotReach
+from migrations.guard.exits import ExitCode
 from migrations.run_lock import LOCK_KEY
 from shared.events import TOPICS
 from shared.schema import OLDER_REVISIONS, WANTED_REVISION
@@ -27,6 +29,14 @@ from tests.conftest import Database, delete_topics
 from tests.migrations.conftest import ROOT, upgrade
 
 SECRET = "s3cret-and-long"
+FOLDERS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trail and backups of each test's own."""
+    for name in ("FAREBOX_AUDIT_DIR", "FAREBOX_BACKUP_DIR"):
+        monkeypatch.setitem(FOLDERS, name, str(tmp_path / name))
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -36,7 +46,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
         check=False,
         capture_output=True,
         text=True,
-        env={"PATH": os.environ["PATH"], "COLUMNS": "200"} | environment,
+        env={"PATH": os.environ["PATH"], "COLUMNS": "200"} | FOLDERS | environment,
     )
 
 
@@ -54,6 +64,8 @@ def test_it_brings_an_empty_database_to_head_and_may_be_run_again(fresh: Databas
     assert "KAFKA_BOOTSTRAP_SERVERS is not set" in first.stderr
     again = run("--database-url", fresh.url)
     assert again.returncode == 0
+    detailed = run("--database-url", fresh.url, "--detailed-exit-code")
+    assert detailed.returncode == ExitCode.NOTHING_TO_DO
     assert "already" in again.stderr
     with psycopg.connect(fresh.url) as connection:
         found = connection.execute("SELECT count(*) FROM pricing.pricing_configs").fetchone()
@@ -65,6 +77,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(empty_database: Databa
     assert said.returncode == 0
     assert "would run d6d022bcff3b merge search and inventory heads" in said.stderr
     assert f"would run {WANTED_REVISION}" in said.stderr
+    assert "AccessExclusiveLock on public.subscriptions" in said.stdout
     with psycopg.connect(empty_database.url) as connection:
         query = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
         assert connection.execute(query).fetchone() == (0,)
@@ -260,12 +273,12 @@ def test_a_database_that_does_not_exist_is_named(postgres_url: str) -> None:
     assert "fbx_no_such_database" in done.stderr
 
 
-def test_a_step_that_fails_is_undone_and_named(empty_database: Database) -> None:
+def test_a_name_in_the_way_is_told_before_anything_is_tried(empty_database: Database) -> None:
     upgrade(empty_database.url, "d6d022bcff3b")
     with psycopg.connect(empty_database.url) as connection:
-        connection.execute("CREATE SCHEMA loyalty")  # a name in the way
+        connection.execute("CREATE SCHEMA loyalty")
     done = run("--database-url", empty_database.url)
-    assert done.returncode == 1
+    assert done.returncode == ExitCode.REFUSED_BY_PREFLIGHT
     assert 'schema "loyalty" already exists' in done.stderr
     assert revision(empty_database.url) == "d6d022bcff3b"
     with psycopg.connect(empty_database.url) as connection:
@@ -277,5 +290,5 @@ def test_a_database_newer_than_this_release_is_left_alone(database: Database) ->
     with psycopg.connect(database.url) as connection:
         connection.execute("UPDATE public.alembic_version SET version_num = 'from_the_future'")
     done = run("--database-url", database.url)
-    assert done.returncode == 1
+    assert done.returncode == ExitCode.REFUSED_BY_PREFLIGHT
     assert "from_the_future" in done.stderr
