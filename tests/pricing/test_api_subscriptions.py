@@ -3,6 +3,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from cli.crosschecks import TWICE
 from shared.db import Sessions
 from shared.events import SubscriptionChanged, SubscriptionCostChanged
 from tests.pricing.conftest import Api, Customer, Shop, Ticking, hear_storefront, publish_config
@@ -174,3 +175,17 @@ async def test_what_the_storefront_garbled_can_be_read_about_and_mended(
     await api.done("POST", f"{path}/pause")
     mended = await api.done("PUT", f"{path}/variants", {"variants": order["variants"]})
     assert mended["total_minor"] == 5_253
+
+
+async def test_two_changes_in_one_clients_trace_have_a_cause_each(
+    api: Api, sessions: Sessions, clock: Ticking, customer: Customer
+) -> None:
+    await publish_config(sessions, clock.now)
+    made = await api.done("POST", "/subscriptions", customer.order())
+    api.client.headers["traceparent"] = f"00-{'a' * 32}-{'b' * 16}-01"
+    for quantity in (3, 4):
+        body = {"variants": [{"variant_id": str(customer.tea), "quantity": quantity}]}
+        await api.done("PUT", f"/subscriptions/{made['id']}/variants", body)
+    async with sessions() as session:
+        lines, repeated = (await session.execute(TWICE["pricing"])).one()
+    assert (lines, repeated) == (3, 0)
