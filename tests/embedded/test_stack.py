@@ -6,18 +6,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import psutil
 import pytest
 
+from embedded import stack_plan
 from embedded.errors import (
     FolderNotUsable,
     MigrationFailed,
     NoSuchProcess,
     NotADatabaseUrl,
     PortInUse,
+    ServerDidNotStart,
     SettingNotANumber,
     StackAlreadyRunning,
 )
@@ -120,6 +124,35 @@ def test_a_port_in_use_is_named_before_anything_starts(
     with pytest.raises(PortInUse, match="LOYALTY_PORT"):
         Stack.start(StackOptions(folder=folder, environ=environ))
     assert processes_in(folder) == []
+
+
+class Ready(BaseHTTPRequestHandler):
+    """What another stack answers."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+def test_a_port_that_another_stack_took_meanwhile_is_not_taken_for_ours(
+    folder: Path, own_servers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def both_found_it_free(port: int, setting: str) -> None:
+        """At the same moment."""
+
+    monkeypatch.setattr(stack_plan, "require_free", both_found_it_free)
+    address = ("127.0.0.1", int(own_servers["PRICING_PORT"]))
+    with HTTPServer(address, Ready) as other:
+        Thread(target=other.serve_forever).start()
+        try:
+            with pytest.raises(ServerDidNotStart, match="pricing-web"):
+                Stack.start(StackOptions(folder=folder, environ=own_servers))
+        finally:
+            other.shutdown()
+    assert none_left(folder, own_servers)
 
 
 def test_no_service_starts_when_the_migration_job_fails(
