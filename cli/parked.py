@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -20,6 +22,7 @@ from shared.settings import Service as ServiceName
 from shared.settings import Settings
 
 LIMIT = 500
+MOST = 10_000  # a table longer than this is read by nobody
 
 parked = typer.Typer(help="Facts that could not be applied.", no_args_is_help=True)
 
@@ -27,17 +30,40 @@ Service = Annotated[ServiceName, typer.Argument(help="Whose consumer parked it."
 ParkedId = Annotated[int, typer.Argument(help="As `farebox parked list` shows it.")]
 
 
+@dataclass(frozen=True)
+class Page:
+    """Of each service, so many rows behind an id."""
+
+    rows: int = LIMIT
+    after: int = 0
+
+
+FIRST = Page()
+
+
 @parked.command("list")
 def list_parked(
     service: Annotated[ServiceName | None, typer.Option(help="Only this service's.")] = None,
     all_states: Annotated[bool, typer.Option("--all", help="Also retried and dropped.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Rows of each service.")] = LIMIT,
+    after: Annotated[int, typer.Option(min=0, help="Go on behind this id of --service.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """What waits, oldest first."""
+    """What waits, oldest first; says on stderr where a service has more than it shows."""
+    if after and service is None:
+        raise UsageFault("--after goes on with one service: say --service as well")
     settings = current_settings()
     services = (service,) if service else SERVICES
-    rows = asyncio.run(listed(settings, services, all_states))
-    show(rows, as_json=as_json, empty="nothing is parked")
+    page = Page(limit + 1, after)
+    rows = asyncio.run(listed(settings, services, all_states=all_states, page=page))
+    shown_rows: list[dict[str, object]] = []
+    for name in services:
+        own = [row for row in rows if row["service"] == name]
+        shown_rows += own[:limit]
+        if len(own) > limit:
+            more = f"--service {name} --after {own[limit - 1]['id']}"
+            print(f"{name} has more than these {limit}: go on with {more}", file=sys.stderr)
+    show(shown_rows, as_json=as_json, empty="nothing is parked")
 
 
 @parked.command("show")
@@ -90,9 +116,10 @@ def _told(result: Retried) -> str:
 
 
 async def listed(
-    settings: Settings, services: Sequence[str], all_states: bool
+    settings: Settings, services: Sequence[str], *, all_states: bool, page: Page = FIRST
 ) -> list[dict[str, object]]:
-    statement = select(ParkedEvent).order_by(ParkedEvent.id).limit(LIMIT)
+    statement = select(ParkedEvent).where(ParkedEvent.id > page.after)
+    statement = statement.order_by(ParkedEvent.id).limit(page.rows)
     if not all_states:
         statement = statement.where(ParkedEvent.status == "parked")
     rows: list[dict[str, object]] = []

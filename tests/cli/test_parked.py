@@ -175,9 +175,21 @@ def test_a_list_and_a_look_show_what_came(farebox: Farebox, database: Database) 
     assert "nothing is parked" in farebox("parked", "list", "--service", "payments").out
 
 
+def test_a_list_that_was_cut_says_so_and_how_to_go_on(farebox: Farebox, database: Database) -> None:
+    store(database, [parked_row(str(uuid4()), offset, None, "not JSON") for offset in range(5)])
+    cut = farebox("parked", "list", "--limit", "2", "--json")
+    assert [row["id"] for row in json.loads(cut.out)] == [1, 2]
+    assert "loyalty has more than these 2: go on with --service loyalty --after 2" in cut.err
+    rest = farebox(
+        *("parked", "list", "--service", "loyalty", "--after", "2", "--limit", "3", "--json")
+    )
+    assert ([row["id"] for row in json.loads(rest.out)], rest.err) == ([3, 4, 5], "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
+        (("parked", "list", "--after", "2"), 2),
         (("parked", "retry", "loyalty"), 2),
         (("parked", "retry", "loyalty", "1", "--all"), 2),
         (("parked", "retry", "loyalty", "1"), 1),
