@@ -1,5 +1,6 @@
 """What a database is besides its contents, and how one is made, closed, renamed and dropped."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +29,7 @@ SELECT CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.pr
 FROM pg_database d, aclexplode(d.datacl) x WHERE d.datname = %s
 """
 HAS_GRANTS = "SELECT datacl IS NOT NULL FROM pg_database WHERE datname = %s"
+PUT_OUT_PAUSE_SECONDS = 0.1
 OTHERS = """
 SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
 WHERE datname = %s AND pid <> ALL (%s) AND backend_type = 'client backend'
@@ -127,11 +129,18 @@ def closed(control: Connection, database: str, staying: set[int]) -> Iterator[No
     allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
     control.execute(allow.format(name, sql.SQL("false")))
     try:
-        control.execute(OTHERS, (database, list(staying)))
+        # One that was just logging in shows up a moment later.
+        while _put_out(control, database, staying):
+            time.sleep(PUT_OUT_PAUSE_SECONDS)
         yield
     except BaseException:
         control.execute(allow.format(name, sql.SQL("true")))
         raise
+
+
+def _put_out(control: Connection, database: str, staying: set[int]) -> int:
+    row = control.execute(OTHERS, (database, list(staying))).fetchone()
+    return int(row[0]) if row else 0
 
 
 def rename(control: Connection, names: Sequence[tuple[str, str]]) -> None:

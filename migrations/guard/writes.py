@@ -4,9 +4,10 @@ Counters and positions of the write-ahead log say that something was written; on
 are compared in buckets of their keys' hashes, and only buckets that differ are read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 
 from psycopg import Connection, sql
 
@@ -23,10 +24,16 @@ BUCKET_SUMS = """
 SELECT hashtextextended(ROW({key})::text, 0) & {mask}, sum(hashtextextended(ROW({row})::text, 0)::numeric)
 FROM ONLY {table} GROUP BY 1
 """
+# In the order of buckets, so that one bucket at a time is held, however many rows differ.
 ROWS = """
-SELECT ROW({key})::text, hashtextextended(ROW({row})::text, 0), ROW({row})::text
-FROM ONLY {table} WHERE (hashtextextended(ROW({key})::text, 0) & {mask}) = ANY (%s)
+SELECT hashtextextended(ROW({key})::text, 0) & {mask}, ROW({key})::text,
+    hashtextextended(ROW({row})::text, 0), ROW({row})::text
+FROM ONLY {table} WHERE (hashtextextended(ROW({key})::text, 0) & {mask}) = ANY (%s) ORDER BY 1
 """
+FETCHED_ROWS = 5_000
+
+# By key, and number among those of the same key: hash and text.
+Rows = dict[tuple[str, int], tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,15 @@ def _compare(
     common = {n: t for n, t in table.columns.items() if n in copied.columns}
     sides = [_Side(connection, table, common) for connection in (live, copy)]
     here, there = (each.buckets() for each in sides)
-    differing = [b for b in here.keys() | there.keys() if here.get(b) != there.get(b)]
-    ours, theirs = (each.rows(differing) for each in sides)
-    changed = sorted(ours.items() ^ theirs.items())
-    keys = list(dict.fromkeys(key for (key, _), _ in changed))
-    examples = [_told(key, ours, theirs) for key in keys[:SHOWN_ROWS]]
+    differing = sorted(b for b in here.keys() | there.keys() if here.get(b) != there.get(b))
+    count, examples = 0, list[str]()
+    for ours, theirs in zip(*(each.rows(differing) for each in sides), strict=True):
+        keys = dict.fromkeys(key for (key, _), _ in sorted(ours.items() ^ theirs.items()))
+        count += len(keys)
+        examples += [_told(key, ours, theirs) for key in islice(keys, SHOWN_ROWS - len(examples))]
     added, filled = _new_columns(live, table, copied)
     examples += filled[: SHOWN_ROWS - len(examples)]
-    return Lost(table.name, len(keys) + added, tuple(examples))
+    return Lost(table.name, count + added, tuple(examples))
 
 
 class _Side:
@@ -97,20 +105,30 @@ class _Side:
         query = sql.SQL(BUCKET_SUMS).format(**self._parts)
         return dict(self._connection.execute(query).fetchall())
 
-    def rows(self, buckets: list[int]) -> dict[tuple[str, int], tuple[int, str]]:
-        """By key, and number among those of the same key: hash and text."""
+    def rows(self, buckets: list[int]) -> Iterator[Rows]:
+        """The rows of each of these buckets, in their order."""
         if not buckets:
-            return {}
+            return
         query = sql.SQL(ROWS).format(**self._parts)
-        found: dict[tuple[str, int], tuple[int, str]] = {}
-        seen: dict[str, int] = {}
-        for key, digest, text in self._connection.execute(query, (buckets,)):
-            seen[key] = seen.get(key, 0) + 1
-            found[key, seen[key]] = (digest, text)
-        return found
+        with self._connection.cursor(name="lost_writes") as cursor:
+            cursor.itersize = FETCHED_ROWS
+            groups = groupby(cursor.execute(query, (buckets,)), key=itemgetter(0))
+            bucket, group = next(groups, (None, iter(())))
+            for wanted in buckets:
+                if bucket != wanted:
+                    yield {}
+                    continue
+                yield _numbered(group)
+                bucket, group = next(groups, (None, iter(())))
 
 
-Rows = dict[tuple[str, int], tuple[int, str]]
+def _numbered(rows: Iterable[tuple[int, str, int, str]]) -> Rows:
+    found: Rows = {}
+    seen: dict[str, int] = {}
+    for _, key, digest, text in rows:
+        seen[key] = seen.get(key, 0) + 1
+        found[key, seen[key]] = (digest, text)
+    return found
 
 
 def _told(key: str, ours: Rows, theirs: Rows) -> str:

@@ -16,7 +16,7 @@ from migrations.guard.restore import WritesWouldBeLost, proven, restore
 from migrations.guard.snapshot import take
 from migrations.guard.tools import on_database
 from migrations.guard.trail import Trail, entries
-from migrations.guard.writes import lost_writes
+from migrations.guard.writes import lost_writes, phrase
 from tests.conftest import Database
 from tests.migrations.storefront import add_customer, fill
 from tests.servers import drop_database
@@ -269,3 +269,41 @@ def exists(url: str, database: str) -> bool:
 def test_a_server_that_is_away_is_said_so(saved: Backup, trail: Trail) -> None:
     with pytest.raises(CannotReach, match="cannot reach the database"):
         restore(saved, "postgresql://nobody@127.0.0.1:1/nothing", trail=trail)
+
+
+def test_a_database_whose_every_row_was_written_is_counted_and_some_are_shown(
+    shop: Database, saved: Backup
+) -> None:
+    plain = "CREATE TABLE public.plain AS SELECT n % 3 AS n FROM generate_series(1, 7) n"
+    copy = f"{shop.name}_copy"
+    execute_alone(
+        on_database(shop.url, "postgres"), f'CREATE DATABASE "{copy}" TEMPLATE "{shop.name}"'
+    )
+    execute(on_database(shop.url, copy), plain)
+    execute(
+        shop.url,
+        plain,
+        "INSERT INTO public.plain VALUES (2), (2), (9)",
+        "INSERT INTO public.users (email) SELECT generate_series(1, 3000)::text",
+        "UPDATE public.products SET name = name || '!'",
+    )
+    with psycopg.connect(shop.url) as live, psycopg.connect(on_database(shop.url, copy)) as other:
+        lost = lost_writes(live, other)
+        back = lost_writes(other, live)
+    assert phrase(lost) == (
+        "2 rows in public.plain, 5 rows in public.products, 3000 rows in public.users"
+    )
+    assert phrase(back) == phrase(lost)
+    assert [len(each.examples) for each in lost] == [2, 5, 20]
+
+
+def test_a_database_left_closed_by_a_killed_restore_is_named_with_the_remedy(
+    shop: Database, saved: Backup, trail: Trail
+) -> None:
+    elsewhere = on_database(shop.url, "postgres")
+    allow = f'ALTER DATABASE "{shop.name}" ALLOW_CONNECTIONS'
+    execute_alone(elsewhere, f"{allow} false")
+    with pytest.raises(BackupFault, match=f'ALTER DATABASE "{shop.name}" ALLOW_CONNECTIONS true'):
+        restore(saved, shop.url, trail=trail)
+    execute_alone(elsewhere, f"{allow} true")
+    assert restore(saved, shop.url, trail=trail).kept
