@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 
 from alembic.config import Config
@@ -34,6 +35,7 @@ CREATED = re.compile(
     rf" (IF NOT EXISTS )?({NAME}(?:\.{NAME})?)",
     re.IGNORECASE,
 )
+PLAIN_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX ", re.IGNORECASE)
 INDEX = re.compile(
     rf"CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:IF NOT EXISTS )?({NAME}) ON (?:ONLY )?(?:({NAME})\.)?{NAME}",
     re.IGNORECASE,
@@ -199,7 +201,7 @@ def _cut(pieces: Sequence[str], title: Callable[[str], str]) -> Iterator[Planned
             inside = False
             if waiting:
                 number += 1
-                yield PlannedStep(revision, title(revision), number, tuple(waiting), True)
+                yield PlannedStep(revision, title(revision), number, _in_order(waiting), True)
             waiting = []
         elif not without_comments(piece):
             continue
@@ -208,6 +210,12 @@ def _cut(pieces: Sequence[str], title: Callable[[str], str]) -> Iterator[Planned
         else:
             number += 1
             yield PlannedStep(revision, title(revision), number, (piece,), False)
+
+
+def _in_order(statements: Sequence[str]) -> tuple[str, ...]:
+    """A table's indexes come out of a set, in another order each time: then the same step had another checksum."""
+    runs = groupby(statements, lambda each: bool(PLAIN_INDEX.match(each)))
+    return tuple(each for plain, run in runs for each in (sorted(run) if plain else run))
 
 
 def _tolerant(piece: str) -> str:

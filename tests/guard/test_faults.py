@@ -1,0 +1,198 @@
+"""The whole run through what may happen to it: killed at each stage, the server restarted, a pooler in between."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from embedded.postgres import EmbeddedPostgres
+from migrations.faults import PoolerBetween
+from migrations.guard.exits import ExitCode
+from migrations.guard.run import ConnectionLost, Options, Run, Show
+from migrations.guard.statements import Chain
+from migrations.guard.trail import Trail, verify
+from migrations.steps import ROOT, Migrations
+from tests.conftest import Database
+from tests.guard.conftest import IMPATIENT
+from tests.migrations import storefront
+from tests.migrations.test_003 import BEFORE, Writer
+from tests.servers import database_parent, make_run_folder
+
+REVISION = "SELECT version_num FROM public.alembic_version"
+UNFINISHED = "SELECT count(*) FROM farebox_migration.ledger WHERE closed_at IS NULL"
+# Between what they begin and what they end lies everything a run does.
+MOMENTS = ("backup", "rehearsal", "apply", "validate")
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from migrations.guard.run import Options, Run, Show
+from migrations.guard.trail import Trail
+from tests.guard.conftest import IMPATIENT
+
+class Killing(Trail):
+    def _append(self, kind, fields, *, durable):
+        super()._append(kind, fields, durable=durable)
+        if kind == "stage_started" and fields["stage"] == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+url, folder, moment = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+options = Options(backup_folder=folder / "backups", policy=IMPATIENT)
+Run(url, options, Killing(folder / "audit"), Show(print)).go()
+"""
+
+
+def value(url: str, query: str) -> object:
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def make_old(url: str) -> None:
+    migrations = Migrations(url)
+    for step in migrations.pending():
+        migrations.apply(step)
+        if step.revision == BEFORE:
+            break
+    with psycopg.connect(url) as connection:
+        storefront.fill(connection, 20)
+
+
+def test_killed_at_each_stage_the_next_run_goes_on_and_no_write_is_lost(
+    empty_database: Database, tmp_path: Path
+) -> None:
+    url = empty_database.url
+    make_old(url)
+    writer = Writer(url)
+    thread = threading.Thread(target=writer.run)
+    thread.start()
+    try:
+        for moment in MOMENTS:
+            killed = subprocess.run(
+                [sys.executable, "-c", KILLED, url, str(tmp_path), moment], cwd=ROOT, check=False
+            )
+            assert killed.returncode == -signal.SIGKILL, moment
+            writer.wait_for_writes()
+        head = Chain().heads()[0]
+        # Killed when all was applied and nothing validated: there is nothing left to do.
+        assert value(url, REVISION) == head
+        trail = Trail(tmp_path / "audit")
+        options = Options(backup_folder=tmp_path / "backups", policy=IMPATIENT)
+        assert Run(url, options, trail, Show(print)).go().code is ExitCode.NOTHING_TO_DO
+        writer.wait_for_writes()
+    finally:
+        writer.stop.set()
+        thread.join()
+    assert writer.errors == []
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT id, status FROM public.subscriptions").fetchall()
+    assert set(writer.acknowledged.items()) <= set(found)
+    assert value(url, UNFINISHED) == 0
+    assert verify(trail.path).problems == ()
+
+
+class RestartingTrail(Trail):
+    """Stops the server without ceremony and starts it again, once, at a statement of the live run."""
+
+    server: EmbeddedPostgres | None = None
+    applying = False
+
+    def _append(self, kind: str, fields: Mapping[str, object], *, durable: bool) -> None:
+        super()._append(kind, fields, durable=durable)
+        self.applying |= kind == "stage_started" and fields["stage"] == "apply"
+        at = self.applying and kind == "step_started" and "step 3" in str(fields["step"])
+        if at and self.server is not None:
+            server, self.server = self.server, None
+            server.stop()
+            server.start()
+
+
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedPostgres]:
+    folder = make_run_folder(database_parent())
+    server = EmbeddedPostgres(folder / "postgres", durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_server_that_restarts_mid_run_leaves_a_run_that_is_gone_on_with(
+    own_server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    url = own_server.url
+    make_old(url)
+    trail = RestartingTrail(tmp_path / "audit")
+    trail.server = own_server
+    options = Options(backup_folder=tmp_path / "backups", policy=IMPATIENT)
+    with pytest.raises(ConnectionLost) as caught:
+        Run(url, options, trail, Show(print)).go()
+    assert caught.value.exit_code == ExitCode.FAILED_RESUMABLE
+    assert trail.server is None
+    again = Run(own_server.url, options, Trail(tmp_path / "audit"), Show(print)).go()
+    assert again.code is ExitCode.DONE
+    assert value(own_server.url, REVISION) == Chain().heads()[0]
+    assert value(own_server.url, "SELECT count(*) FROM public.subscriptions") == 20
+    assert value(own_server.url, UNFINISHED) == 0
+
+
+@pytest.fixture
+def pooler(database: Database, tmp_path: Path) -> Iterator[str]:
+    """PgBouncer in transaction mode in front of the test's database."""
+    program = shutil.which("pgbouncer")
+    if program is None:
+        pytest.skip("pgbouncer is not installed on this machine")
+    server = make_url(database.url)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    users = tmp_path / "users.txt"
+    users.write_text(f'"{server.username}" ""\n')
+    config = tmp_path / "pgbouncer.ini"
+    config.write_text(
+        f"[databases]\n{database.name} = host=127.0.0.1 port={server.port} user={server.username}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
+        "ignore_startup_parameters = extra_float_digits\n"
+    )
+    for path in (tmp_path, users, config):
+        path.chmod(0o755)
+    # It refuses to be root.
+    as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    process = subprocess.Popen([program, "-q", *as_user, str(config)], stderr=subprocess.DEVNULL)
+    url = server.set(port=port).render_as_string(hide_password=False)
+    try:
+        _until_it_answers(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _until_it_answers(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_a_pooler_in_transaction_mode_is_refused(pooler: str, tmp_path: Path) -> None:
+    with pytest.raises(PoolerBetween, match="give the URL of PostgreSQL itself") as caught:
+        Run(pooler, Options(backup_folder=tmp_path), Trail(tmp_path), Show(print)).go()
+    assert caught.value.exit_code == ExitCode.REFUSED_BY_PREFLIGHT
