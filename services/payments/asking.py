@@ -7,7 +7,12 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from services.payments.fold_records import CONTRADICTION, WHICH_PAYMENT, WHOSE_PAYMENT
+from services.payments.fold_records import (
+    CONTRADICTION,
+    UNTOLD_REFUNDS,
+    WHICH_PAYMENT,
+    WHOSE_PAYMENT,
+)
 from services.payments.gateway import (
     Question,
     StripeAway,
@@ -72,11 +77,11 @@ WHERE answered_at IS NULL AND reason = ANY($1)
   )
 """
 
-# Most contradictions pass by themselves, once what was late has come.
+# Most contradictions pass by themselves, once what was late has come.  A subject ends with the payment's id.
 RESOLVED = """
 DELETE FROM stripe_questions q USING payment_intents p
-WHERE q.answered_at IS NULL AND q.reason = $1 AND p.anomaly IS NULL
-  AND p.stripe_id = split_part(q.subject, '/', 4)
+WHERE q.answered_at IS NULL AND q.reason = ANY($1) AND p.anomaly IS NULL
+  AND p.stripe_id = substring(q.subject FROM '[^/=]+$')
 """
 
 logger = log.get("asking")
@@ -113,7 +118,7 @@ async def tidy_once(pool: asyncpg.Pool) -> int:
     async with pool.acquire() as connection, connection.transaction():
         released = [await connection.execute(each) for each in (RELEASE_CHARGES, RELEASE_PAYMENTS)]
         await connection.execute(FORGET, [WHOSE_PAYMENT, WHICH_PAYMENT])
-        await connection.execute(RESOLVED, CONTRADICTION)
+        await connection.execute(RESOLVED, [CONTRADICTION, UNTOLD_REFUNDS])
     return sum(int(tag.rpartition(" ")[2]) for tag in released)
 
 

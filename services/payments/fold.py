@@ -21,6 +21,7 @@ from services.payments.domain import (
     merge,
     state,
     unlinked_reasons,
+    untold_refunds,
 )
 from services.payments.fold_records import RawEvent, Row, Stored, Verdict, Wanted
 from services.payments.gateway import (
@@ -30,6 +31,7 @@ from services.payments.gateway import (
     Understood,
     charge_subject,
     payment_subject,
+    refunds_subject,
     translate,
 )
 from shared import lease, log
@@ -260,18 +262,17 @@ def _change(row: Row, last: RawEvent, now: datetime) -> tuple[PaymentChanged, Ca
 
 def _question_state(batch: Batch, row: Row, before: PaymentState | None) -> None:
     folded, anomaly = row.fold, row.state.anomaly
+    livemode, account = folded.livemode, folded.account or None
     if before is None and row.state.user_id is None and row.state.subscription_id is None:
         logger.warning("payment names neither user nor subscription", payment_id=str(row.id))
-    question = Question(
-        payment_subject(row.stripe_id),
-        folded.phase,
-        folded.second,
-        folded.livemode,
-        folded.account or None,
-    )
+    subject = payment_subject(row.stripe_id)
+    question = Question(subject, folded.phase, folded.second, livemode, account)
     if is_undecided(folded):
         _want(batch, question, "two states in one second: which was last?", SECOND_IS_OVER)
-    if anomaly and (before is None or before.anomaly != anomaly):
+    if untold := untold_refunds(folded):
+        refunds = Question(refunds_subject(row.stripe_id), 0, untold.second, livemode, account)
+        _want(batch, refunds, records.UNTOLD_REFUNDS, COMES_BY_ITSELF)
+    elif anomaly and (before is None or before.anomaly != anomaly):
         # Out of order, a refund comes before the money that it gives back: most contradictions pass.
         _want(batch, question, records.CONTRADICTION, COMES_BY_ITSELF)
 

@@ -7,8 +7,10 @@ import httpx
 import orjson
 import pytest
 
+from embedded.stripe_sandbox import LIFECYCLES
 from services.payments import asking
 from services.payments.gateway import StripeClient
+from services.payments.gateway.client import PAGE_ITEMS
 from services.payments.rebuild import rebuild
 from shared.db import create_engine, create_sessions
 from tests.conftest import Database
@@ -48,12 +50,19 @@ async def rebuilds_alike(service: Service, database: Database) -> AsyncIterator[
 
 def events_of(sandbox: RunningSandbox, stripe_id: str) -> list[Event]:
     """A payment's events, the oldest first, as Stripe's list gives them."""
-    listed = httpx.get(
-        f"{sandbox.url}/v1/events",
-        params={"limit": 100},
-        headers={"Authorization": "Bearer sk_test_x"},
-    )
-    found: list[Event] = listed.raise_for_status().json()["data"]
+    found: list[Event] = []
+    params: dict[str, str | int] = {"limit": PAGE_ITEMS}
+    has_more = True
+    while has_more:
+        listed = httpx.get(
+            f"{sandbox.url}/v1/events",
+            params=params,
+            headers={"Authorization": "Bearer sk_test_x"},
+        )
+        page = listed.raise_for_status().json()
+        found += page["data"]
+        has_more = page["has_more"]
+        params["starting_after"] = found[-1]["id"]
     return [
         event
         for event in reversed(found)
@@ -253,6 +262,58 @@ async def test_a_contradiction_that_passes_is_not_asked_about(
     assert await service.ask_all(client) == 0
     assert (await service.payments())[stripe_id]["anomaly"] is None
     await assert_true(service, sandbox, stripe_id)
+
+
+TOLD_BY_REFUNDS = ("refund.created", "refund.updated", "refund.failed", "charge.refund.updated")
+
+
+# Of one that waits for its customer no charge tells yet: nothing has moved.
+REFUNDED = [n for n in sorted(LIFECYCLES) if "refund" in n and n != "refund_awaits_customer"]
+
+
+@pytest.mark.parametrize("lifecycle", REFUNDED)
+async def test_refunds_of_which_only_the_charge_tells_are_asked_for(
+    service: Service,
+    sandbox: RunningSandbox,
+    client: StripeClient,
+    hands: Hands,
+    lifecycle: str,
+) -> None:
+    stripe_id, events = life(sandbox, lifecycle)
+    heard = [e for e in events if e["type"] not in TOLD_BY_REFUNDS]
+    for event in heard:
+        await service.receive([event])
+        await service.fold_all()
+    assert "refunded, 0 known" in str((await service.payments())[stripe_id]["anomaly"])
+    await asking.tidy_once(service.pool)
+    hands.later(61)
+    await service.ask_all(client)
+    await assert_true(service, sandbox, stripe_id)
+    assert (await service.payments())[stripe_id]["anomaly"] is None
+    hands.later(61)
+    assert await service.ask_all(client) == 0
+    # What comes late after all changes nothing more.
+    await service.receive(events)
+    await service.fold_all()
+    await assert_true(service, sandbox, stripe_id)
+
+
+async def test_a_list_of_refunds_is_read_to_its_end(
+    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
+) -> None:
+    stripe_id, _ = life(sandbox, "card_success")
+    buyer = sandbox.client().v1
+    for _ in range(PAGE_ITEMS + 1):
+        buyer.refunds.create({"payment_intent": stripe_id, "amount": 3})
+    heard = [e for e in events_of(sandbox, stripe_id) if e["type"] == "charge.refunded"]
+    await service.receive([heard[-1]])
+    await service.fold_all()
+    hands.later(61)
+    await service.ask_all(client)  # what the payment itself is
+    hands.later(61)
+    await service.ask_all(client)
+    await assert_true(service, sandbox, stripe_id)
+    assert (await service.payments())[stripe_id]["refunded_minor"] == 3 * (PAGE_ITEMS + 1)
 
 
 async def test_what_came_by_itself_is_not_asked_about(

@@ -1,6 +1,7 @@
 """Raw events become rows and facts: in any order, in any batches, whatever dies or does not make sense."""
 
 import asyncio
+from datetime import timedelta
 from random import Random
 from uuid import UUID
 
@@ -87,6 +88,21 @@ async def test_a_repeated_event_is_stored_and_announced_once(service: Service) -
         await service.fold_all()
     assert len(await service.rows("SELECT id FROM stripe_events")) == len(lives.events)
     assert len(await outbox(service)) == 1
+
+
+async def test_when_a_refund_came_back_is_corrected_by_an_earlier_word_that_comes_late(
+    service: Service,
+) -> None:
+    lives = played(1, ["refund_failed_after_success"])
+    late = [e for e in lives.events if e["data"]["object"].get("status") == "failed"]
+    again = {**late[-1], "id": "evt_again", "created": int(late[0]["created"]) + 1_000}
+    await service.receive([*(e for e in lives.events if e not in late), again])
+    await service.fold_all()
+    [before] = await outbox(service)
+    await service.receive(late)
+    await service.fold_all()
+    [_, after] = await outbox(service)
+    assert before.movements[-1].at - after.movements[-1].at == timedelta(seconds=1_000)
 
 
 async def test_a_change_names_its_cause_and_keeps_its_id_for_ever(service: Service) -> None:

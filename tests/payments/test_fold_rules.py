@@ -1,6 +1,8 @@
 """The fold: any order, any duplication, one result, and it is the truth."""
 
+import functools
 import itertools
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -87,6 +89,20 @@ def test_joining_is_commutative_associative_and_idempotent() -> None:
             assert encode(join(a, join(b, c))) == encode(join(join(a, b), c))
         for a in folds:
             assert encode(join(a, a)) == encode(a) == encode(join(a, Fold()))
+
+
+def test_what_the_list_of_refunds_settled_stays_settled_in_any_order() -> None:
+    claims = [Fold(claims={"5": 100}), Fold(claims={"5": 300, "7": 50}), Fold(claims={"9": 1})]
+    parts = [*claims, Fold(listed=7), Fold(listed=4)]
+    for order in itertools.permutations(parts):
+        halves = join(fold_of(order[:2]), fold_of(order[2:]))
+        assert encode(fold_of(order)) == encode(halves) == encode(join(halves, order[0]))
+        assert (halves.claims, halves.listed) == ({"9": 1}, 7)
+    assert fold_of(claims).claims == {"5": 300, "7": 50, "9": 1}
+
+
+def fold_of(parts: Sequence[Fold]) -> Fold:
+    return functools.reduce(join, parts)
 
 
 def test_ties_that_no_merge_decides_are_noticed() -> None:

@@ -174,6 +174,37 @@ def test_refunds_nested_in_an_old_charge_are_the_refunds_themselves() -> None:
     assert own == nested == within == {"re_1": Refund(2, "succeeded", 500, CREATED + 5, True)}
 
 
+@pytest.mark.parametrize(
+    ("more", "claims"),
+    [
+        ({"amount_refunded": 700}, {str(CREATED + 9): 700}),
+        ({"amount_refunded": 700, "captured": False}, {}),
+        ({"amount_refunded": 0}, {}),
+        ({"amount_refunded": None}, {}),
+        ({}, {}),
+        ({"amount_refunded": 150, "currency": "isk"}, {}),
+    ],
+)
+def test_what_a_charge_says_was_given_back_is_a_claim_and_moves_nothing(
+    more: Json, claims: dict[str, int]
+) -> None:
+    tells = fact(event(charge(**more), "charge.refunded")).tells
+    assert (tells.claims, tells.refunds) == (claims, {})
+    nested = fact(event(intent(charges=listed(charge(**more))))).tells
+    assert nested.claims == claims
+
+
+def test_a_list_of_refunds_is_believed_only_as_an_answer() -> None:
+    shape = {"object": "list", "data": [refund()]}
+    assert isinstance(translate(event(shape, "refund.listed")), Nothing)
+    asked = {"second": 5, "at": CREATED, "about": "/v1/refunds?payment_intent=pi_1"}
+    said = fact(event(shape, "farebox.refunds_retrieved", asked=asked))
+    assert (said.payment, said.charges, said.is_answer) == ("pi_1", ("ch_1",), True)
+    assert (said.tells.listed, list(said.tells.refunds)) == (5, ["re_1"])
+    elsewhere = asked | {"about": "/v1/payment_intents/pi_1"}
+    assert isinstance(translate(event(shape, "farebox.x", asked=elsewhere)), Nothing)
+
+
 def test_a_released_authorisation_is_no_refund() -> None:
     released = charge(captured=False, refunds=listed(refund()))
     assert fact(event(released, "charge.refunded")).tells.refunds == {}

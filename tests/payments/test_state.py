@@ -13,11 +13,13 @@ from services.payments.domain import (
     Refund,
     Snapshot,
     Told,
+    Untold,
     join,
     phase_of,
     state,
     type_rank,
     unlinked_reasons,
+    untold_refunds,
 )
 from services.payments.domain.fold import UNKNOWN_TYPE_RANK
 from shared.events import PaymentStatus
@@ -82,6 +84,32 @@ REFUND = Refund(2, "succeeded", 600, 7, held=True)
 )
 def test_what_contradicts_itself_is_said_and_not_resolved(fold: Fold, anomaly: str | None) -> None:
     assert state(fold).anomaly == anomaly
+
+
+FAILED = Refund(3, "failed", 600, 7, held=True, returned_at=20)
+
+
+@pytest.mark.parametrize(
+    ("claims", "refunds", "untold"),
+    [
+        ({"8": 600}, {}, Untold(8, 600, 0)),
+        ({"8": 600}, {"re_1": REFUND}, None),
+        ({"6": 600}, {"re_1": REFUND}, Untold(6, 600, 0)),  # it was made only afterwards
+        ({"8": 600}, {"re_1": FAILED}, None),
+        ({"8": 600, "30": 600}, {"re_1": FAILED}, Untold(30, 600, 0)),  # another one, unheard of
+        ({"8": 600, "30": 900}, {"re_1": REFUND}, Untold(30, 900, 600)),
+        ({"8": 600}, {"re_1": replace(REFUND, held=False)}, Untold(8, 600, 0)),
+    ],
+)
+def test_a_refund_that_only_its_charge_tells_of_is_missed(
+    claims: dict[str, int], refunds: dict[str, Refund], untold: Untold | None
+) -> None:
+    fold = replace(told("succeeded", 5, 1_000), claims=claims, refunds=refunds)
+    assert untold_refunds(fold) == untold
+    assert (state(fold).anomaly is None) == (untold is None)
+    settled = join(fold, Fold(listed=30))
+    assert untold_refunds(settled) is None
+    assert state(settled).anomaly is None
 
 
 def test_the_first_success_is_when_it_succeeded_and_stripes_answer_only_if_nothing_else_says() -> (

@@ -22,7 +22,14 @@ from services.payments.domain.fold import (
     phase_of,
     type_rank,
 )
-from services.payments.domain.state import Movement, PaymentState, state, unlinked_reasons
+from services.payments.domain.state import (
+    Movement,
+    PaymentState,
+    Untold,
+    state,
+    unlinked_reasons,
+    untold_refunds,
+)
 
 __all__ = [
     "ANSWER_RANK",
@@ -37,6 +44,7 @@ __all__ = [
     "Snapshot",
     "StripeFact",
     "Told",
+    "Untold",
     "decode",
     "encode",
     "is_undecided",
@@ -46,4 +54,5 @@ __all__ = [
     "state",
     "type_rank",
     "unlinked_reasons",
+    "untold_refunds",
 ]

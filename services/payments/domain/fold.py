@@ -67,14 +67,14 @@ class Link:
     text: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Refund:
     rank: int
     status: str
     amount_minor: int
     created: int
     held: bool = False  # the money had left, or was on its way, at some time
-    returned_at: int | None = field(default=None, compare=False)  # failed or canceled
+    returned_at: int | None = None  # failed or canceled
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,6 +119,10 @@ class Fold:
     refunds: dict[str, Refund] = field(default_factory=dict)
     disputes: dict[str, Dispute] = field(default_factory=dict)
     fees: dict[str, Fee] = field(default_factory=dict)
+    # By second: what a captured charge then said was given back in all.  No money is booked from it.
+    claims: dict[str, int] = field(default_factory=dict)
+    # Stripe was asked for all refunds after this second: what was claimed until then is told.
+    listed: int = 0
 
     @property
     def is_known(self) -> bool:
@@ -154,6 +158,7 @@ def merge(fold: Fold, fact: StripeFact) -> Fold:
 def join(a: Fold, b: Fold) -> Fold:
     """The least fold that knows what both know."""
     phase, second = max((a.phase, a.second), (b.phase, b.second))
+    listed = max(a.listed, b.listed)
     return Fold(
         phase=phase,
         second=second,
@@ -167,6 +172,8 @@ def join(a: Fold, b: Fold) -> Fold:
         refunds=_union(a.refunds, b.refunds, _join_refunds),
         disputes=_union(a.disputes, b.disputes, _join_disputes),
         fees=_union(a.fees, b.fees, max),
+        claims=_claims_after(listed, _union(a.claims, b.claims, max)),
+        listed=listed,
     )
 
 
@@ -205,8 +212,14 @@ def _told_at(phase: int, second: int, a: Fold, b: Fold) -> dict[str, Told]:
     return told
 
 
+def _claims_after(listed: int, claims: dict[str, int]) -> dict[str, int]:
+    if not listed or not claims:
+        return claims
+    return {second: claimed for second, claimed in claims.items() if int(second) > listed}
+
+
 def _join_refunds(a: Refund, b: Refund) -> Refund:
-    further = max(a, b)
+    further = max(a, b, key=lambda each: (each.rank, each.status, each.amount_minor, each.created))
     return Refund(
         rank=further.rank,
         status=further.status,

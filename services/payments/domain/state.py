@@ -43,6 +43,15 @@ class PaymentState:
     anomaly: str | None = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """At `second` a charge said that more was given back than the refunds known here."""
+
+    second: int
+    claimed_minor: int
+    known_minor: int
+
+
 def state(fold: Fold) -> PaymentState:
     """Raises ValueError for a fold that no snapshot of the payment has reached (`is_known` is false)."""
     now = _latest(fold).snapshot
@@ -68,6 +77,20 @@ def state(fold: Fold) -> PaymentState:
         canceled_at=_ended_at(fold, "canceled"),
         anomaly=_anomaly(fold, now.amount_minor, refunded_minor, disputed_minor),
     )
+
+
+def untold_refunds(fold: Fold) -> Untold | None:
+    """The latest claim that the known refunds do not explain.
+
+    A charge's sum falls again when a refund fails, so each claim is compared with what was gone in its own second.
+    """
+    for second, claimed_minor in sorted(
+        ((int(s), c) for s, c in fold.claims.items()), reverse=True
+    ):
+        known_minor = sum(r.amount_minor for r in fold.refunds.values() if _was_gone(r, second))
+        if known_minor < claimed_minor:
+            return Untold(second, claimed_minor, known_minor)
+    return None
 
 
 def unlinked_reasons(fold: Fold) -> list[str]:
@@ -106,6 +129,12 @@ def _movements_of(refund_id: str, refund: Refund) -> list[Movement]:
     return [left, Movement("refund", f"{refund_id}:returned", -refund.amount_minor, returned_at)]
 
 
+def _was_gone(refund: Refund, second: int) -> bool:
+    if not refund.held or refund.created > second:
+        return False
+    return refund.status in HOLDING or (refund.returned_at or refund.created) >= second
+
+
 def _dispute_movements(fold: Fold) -> list[Movement]:
     return [
         Movement("dispute", transaction_id, moved.amount_minor, moved.created)
@@ -139,5 +168,9 @@ def _anomaly(fold: Fold, amount_minor: int, refunded_minor: int, disputed_minor:
         found.append(
             f"refunded {refunded_minor} and disputed {disputed_minor}"
             f" of {fold.received_minor} received"
+        )
+    if untold := untold_refunds(fold):
+        found.append(
+            f"its charge tells of {untold.claimed_minor} refunded, {untold.known_minor} known"
         )
     return "; ".join(found) or None

@@ -7,7 +7,12 @@ from services.payments.gateway.client import (
     answer_body,
 )
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
-from services.payments.gateway.question import Question, charge_subject, payment_subject
+from services.payments.gateway.question import (
+    Question,
+    charge_subject,
+    payment_subject,
+    refunds_subject,
+)
 from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Nothing, Thin, Understood, translate
 
@@ -26,6 +31,7 @@ __all__ = [
     "charge_subject",
     "open_envelope",
     "payment_subject",
+    "refunds_subject",
     "translate",
     "verify",
 ]

@@ -1,13 +1,14 @@
 """Asking Stripe, between transactions: what an object is now, as a fact like any other."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import TypedDict
 
 import orjson
 import stripe
 
-from services.payments.gateway.question import Question
+from services.payments.gateway.question import Question, listed_payment
 from shared.errors import FareboxError, Unavailable
 
 # Stripe answers in well under a second; a worker waits no longer than its lease lasts.
@@ -17,11 +18,16 @@ ANSWER_TYPES = {
     "charge": "farebox.charge_retrieved",
     "refund": "farebox.refund_retrieved",
     "dispute": "farebox.dispute_retrieved",
+    "list": "farebox.refunds_retrieved",
 }
 
 
 # Stripe keeps events for 30 days; of a busier month the newest this many pages of 100 are read.
 PAGES = 500
+# Of one payment's refunds; a payment with more of them than 2,000 is one for an operator.
+LIST_PAGES = 20
+PAGE_ITEMS = 100
+NOTHING: Mapping[str, str] = MappingProxyType({})
 # What the webhook endpoint is subscribed to at the least (README, "Stripe").
 SUBSCRIBED = ("payment_intent.", "charge.", "refund.")
 
@@ -45,6 +51,15 @@ class EventPage(TypedDict):
     has_more: bool
 
 
+class Item(TypedDict):
+    id: str
+
+
+class ItemPage(TypedDict):
+    data: list[Item]
+    has_more: bool
+
+
 class StripeClient:
     """Raw answers of Stripe's API; stripe-python's retries and idempotency, bounded in time."""
 
@@ -59,10 +74,27 @@ class StripeClient:
         )
 
     async def ask(self, question: Question) -> bytes:
-        """The object as Stripe tells it.  Raises StripeAway or UnknownToStripe."""
+        """The object, or the whole list, as Stripe tells it.  Raises StripeAway or UnknownToStripe."""
+        payment = listed_payment(question.subject)
+        if payment is None:
+            return await self._get(question.subject, question.account)
+        items: list[Item] = []
+        after: dict[str, str] = {}
+        for _ in range(LIST_PAGES):
+            only = {"payment_intent": payment, "limit": str(PAGE_ITEMS), **after}
+            page: ItemPage = orjson.loads(await self._get("/v1/refunds", question.account, only))
+            items += page["data"]
+            if not page["has_more"]:
+                return orjson.dumps({"object": "list", "data": items})
+            after = {"starting_after": items[-1]["id"]}
+        raise StripeAway(f"{payment} has more than {len(items)} refunds")
+
+    async def _get(
+        self, path: str, account: str | None, only: Mapping[str, str] = NOTHING
+    ) -> bytes:
         try:
             response = await self._client.raw_request_async(
-                "get", question.subject, stripe_account=question.account
+                "get", path, stripe_account=account, **only
             )
         except stripe.InvalidRequestError as error:
             if error.http_status == 404:
@@ -104,7 +136,12 @@ class StripeClient:
 def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
     """Stripe's answer as an event, so that replaying all events rebuilds what it settled."""
     told = orjson.loads(answer)
-    asked = {"phase": question.phase, "second": question.second, "at": int(at.timestamp())}
+    asked = {
+        "phase": question.phase,
+        "second": question.second,
+        "at": int(at.timestamp()),
+        "about": question.subject,
+    }
     event = {
         "id": question.event_id,
         "object": "event",

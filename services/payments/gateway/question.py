@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shared.events import derived_id
 
+REFUNDS_OF = "/v1/refunds?payment_intent="
 SUBJECT = re.compile(r"^/v1/(payment_intents|charges|refunds|disputes)/\w{1,255}$", re.ASCII)
 
 
@@ -34,3 +35,13 @@ def payment_subject(payment: str) -> str:
 
 def charge_subject(charge: str) -> str:
     return f"/v1/charges/{charge}"
+
+
+def refunds_subject(payment: str) -> str:
+    """All refunds of a payment, as a list."""
+    return REFUNDS_OF + payment
+
+
+def listed_payment(subject: str) -> str | None:
+    """The payment whose refunds were asked for; None where it was something else."""
+    return subject.removeprefix(REFUNDS_OF) if subject.startswith(REFUNDS_OF) else None

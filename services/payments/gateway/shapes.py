@@ -65,12 +65,18 @@ class Charge(Shape):
     currency: str
     amount: Amount
     amount_captured: Amount | None = None
+    amount_refunded: Amount | None = None
     captured: bool = False
     paid: bool = False
     metadata: Metadata = Field(default_factory=dict)
     payment_intent: Reference = None
     balance_transaction: Settled = None
     refunds: Annotated[list[Refund], BeforeValidator(_page)] = Field(default_factory=list)
+
+
+class RefundList(Shape):
+    object: Literal["list"]
+    data: list[Refund]
 
 
 class PaymentError(Shape):
@@ -117,6 +123,7 @@ class Asked(Shape):
     phase: int = 0
     second: Seconds
     at: Seconds
+    about: str | None = None
 
 
 class Event(Shape):

@@ -26,7 +26,7 @@ from services.payments.domain.fold import REFUND_RANKS
 from services.payments.domain.state import HOLDING
 from services.payments.gateway import shapes
 from services.payments.gateway.envelope import THIN, Envelope, open_envelope
-from services.payments.gateway.question import Question, is_subject
+from services.payments.gateway.question import Question, is_subject, listed_payment
 from shared.errors import InvalidInput, NotUnderstood
 from shared.events import PaymentStatus
 from shared.money import currency_code, from_stripe
@@ -89,6 +89,8 @@ def translate(body: bytes) -> Understood:
                 return _refund_fact(event, shapes.Refund.model_validate(content))
             case "dispute":
                 return _dispute_fact(event, shapes.Dispute.model_validate(content))
+            case "list" if event.asked and event.asked.about:
+                return _list_fact(event, event.asked, shapes.RefundList.model_validate(content))
             case other:
                 return Nothing(f"a {other or 'nameless object'} says nothing of a payment's money")
     except ValidationError as error:
@@ -157,6 +159,7 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
         links=_links(event, intent.metadata, PAYMENT_LINK_RANK),
         refunds=_refunds(event, (r for c in intent.charges if c.captured for r in c.refunds)),
         fees=_fees(intent.charges),
+        claims=_claims(event, intent.charges),
     )
     named = {charge.id for charge in intent.charges}
     if intent.latest_charge:
@@ -211,6 +214,7 @@ def _charge_fact(
         # A charge that was never captured is "refunded" when its authorisation is released.
         refunds=_refunds(event, charge.refunds if charge.captured else ()),
         fees=_fees([charge]),
+        claims=_claims(event, [charge]),
     )
     return _of_charge(event, charge.payment_intent, charge.id, tells)
 
@@ -222,6 +226,34 @@ def _refund_fact(event: shapes.Event, refund: shapes.Refund) -> StripeFact | Not
         livemode=event.livemode, account=event.account or "", refunds=_refunds(event, [refund])
     )
     return _of_charge(event, refund.payment_intent, refund.charge, tells)
+
+
+def _list_fact(
+    event: shapes.Event, asked: shapes.Asked, listed: shapes.RefundList
+) -> StripeFact | Nothing:
+    payment = listed_payment(asked.about or "")
+    if payment is None:
+        return Nothing("a list of something else than a payment's refunds")
+    tells = Fold(
+        livemode=event.livemode,
+        account=event.account or "",
+        refunds=_refunds(event, listed.data),
+        listed=asked.second,
+    )
+    charges = tuple(sorted({refund.charge for refund in listed.data if refund.charge}))
+    return StripeFact(
+        event.id, event.type, event.created, payment, None, charges, tells, is_answer=True
+    )
+
+
+def _claims(event: shapes.Event, charges: Iterable[shapes.Charge]) -> dict[str, int]:
+    """What captured charges say was given back.  Which refunds that were, they stopped saying in 2022-11-15."""
+    said = ((c.amount_refunded, c.currency) for c in charges if c.captured and c.amount_refunded)
+    try:
+        claimed = sum(from_stripe(amount, currency) for amount, currency in said)
+    except InvalidInput:  # only a question hangs on it
+        return {}
+    return {str(event.created): claimed} if claimed else {}
 
 
 def _dispute_fact(event: shapes.Event, dispute: shapes.Dispute) -> StripeFact | Nothing:
