@@ -8,6 +8,7 @@
 
 import itertools
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,6 +46,7 @@ class Database:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    hear_ctrl_c()
     given = getattr(config, "workerinput", None)
     if given is not None:
         address, key = given["farebox_servers"]
@@ -55,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         config.option.basetemp = str(own.folder / "tmp")
     interrupt_on_termination()
+
+
+def hear_ctrl_c() -> None:
+    """A shell's background jobs are started deaf to it, and so would be every process that a test interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
