@@ -8,7 +8,8 @@ RUN python -m venv /opt/farebox \
  && /opt/farebox/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: --requirement /tmp/runtime.txt
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin farebox
+RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin farebox \
+ && install --directory --owner=farebox --group=farebox /var/lib/farebox
 COPY --from=packages /opt/farebox /opt/farebox
 WORKDIR /app
 COPY pyproject.toml run_migration.py ./
