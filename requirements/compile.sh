@@ -17,4 +17,5 @@ compile() {
 # dev is the whole; the smaller sets take its versions, so that one .venv can hold any of them.
 compile dev --extra embedded --extra dev ${UPGRADE:+--upgrade}
 compile demo --extra embedded --constraints requirements/dev.txt
-compile runtime --constraints requirements/dev.txt
+# What the image holds.
+compile runtime --extra migrate --constraints requirements/dev.txt
