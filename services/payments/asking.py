@@ -99,7 +99,7 @@ async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock:
             row["subject"], row["phase"], row["second"], row["livemode"], row["account"]
         )
         try:
-            answer = await client.ask(question)
+            body = answer_body(question, await client.ask(question), clock())
         except StripeAway as away:
             wait = BACKOFF[min(row["attempts"], len(BACKOFF) - 1)]
             logger.warning("stripe did not answer", subject=question.subject, error=away.detail)
@@ -108,7 +108,7 @@ async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock:
         except UnknownToStripe as unknown:
             await _give_up(pool, row["id"], question, unknown.detail, clock())
         else:
-            await _store(pool, row["id"], question, answer, clock())
+            await _store(pool, row["id"], question, body, clock())
         answered += 1
     return answered
 
@@ -123,9 +123,8 @@ async def tidy_once(pool: asyncpg.Pool) -> int:
 
 
 async def _store(
-    pool: asyncpg.Pool, number: int, question: Question, answer: bytes, at: datetime
+    pool: asyncpg.Pool, number: int, question: Question, body: bytes, at: datetime
 ) -> None:
-    body = answer_body(question, answer, at)
     async with pool.acquire() as connection, connection.transaction():
         await insert(connection, [Arrival(open_envelope(body), body, None)])
         detail = f"Stripe was asked: see {question.event_id}"

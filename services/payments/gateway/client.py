@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import TypedDict
+from typing import TypeVar
 
 import orjson
 import stripe
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.payments.gateway.question import Question, listed_payment
 from shared.errors import FareboxError, Unavailable
@@ -24,6 +25,8 @@ ANSWER_TYPES = {
 
 # Stripe keeps events for 30 days; of a busier month the newest this many pages of 100 are read.
 PAGES = 500
+# Of what was no answer: enough to recognise it.
+SHOWN_CHARACTERS = 80
 # Of one payment's refunds; a payment with more of them than 2,000 is one for an operator.
 LIST_PAGES = 20
 PAGE_ITEMS = 100
@@ -41,23 +44,29 @@ class UnknownToStripe(FareboxError):
     title = "Stripe knows no such object"
 
 
-class EventHead(TypedDict):
+class Item(BaseModel):
+    """One of a list, with all that Stripe says of it."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+
+
+class ItemPage(BaseModel):
+    data: list[Item]
+    has_more: bool
+
+
+class EventHead(BaseModel):
     id: str
     type: str
 
 
-class EventPage(TypedDict):
+class EventPage(BaseModel):
     data: list[EventHead]
     has_more: bool
 
 
-class Item(TypedDict):
-    id: str
-
-
-class ItemPage(TypedDict):
-    data: list[Item]
-    has_more: bool
+Page = TypeVar("Page", bound=BaseModel)
 
 
 class StripeClient:
@@ -82,11 +91,12 @@ class StripeClient:
         after: dict[str, str] = {}
         for _ in range(LIST_PAGES):
             only = {"payment_intent": payment, "limit": str(PAGE_ITEMS), **after}
-            page: ItemPage = orjson.loads(await self._get("/v1/refunds", question.account, only))
-            items += page["data"]
-            if not page["has_more"]:
-                return orjson.dumps({"object": "list", "data": items})
-            after = {"starting_after": items[-1]["id"]}
+            page = _page(ItemPage, await self._get("/v1/refunds", question.account, only))
+            items += page.data
+            if not page.has_more:
+                data = [item.model_dump() for item in items]
+                return orjson.dumps({"object": "list", "data": data})
+            after = {"starting_after": items[-1].id}
         raise StripeAway(f"{payment} has more than {len(items)} refunds")
 
     async def _get(
@@ -102,6 +112,8 @@ class StripeClient:
             raise StripeAway(f"Stripe: {error.user_message or error}") from error
         except stripe.StripeError as error:
             raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
+        except UnicodeDecodeError as error:
+            raise StripeAway("Stripe answered with no text") from error
         body: str = response.body
         return body.encode()
 
@@ -111,10 +123,10 @@ class StripeClient:
         after: dict[str, str] = {}
         for _ in range(PAGES):
             page = await self._events(int(since.timestamp()), after)
-            ids += [each["id"] for each in page["data"] if each["type"].startswith(SUBSCRIBED)]
-            if not page["has_more"]:
+            ids += [each.id for each in page.data if each.type.startswith(SUBSCRIBED)]
+            if not page.has_more:
                 break
-            after = {"starting_after": page["data"][-1]["id"]}
+            after = {"starting_after": page.data[-1].id}
         return ids
 
     async def _events(self, since: int, after: dict[str, str]) -> EventPage:
@@ -129,13 +141,31 @@ class StripeClient:
             )
         except stripe.StripeError as error:
             raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
-        page: EventPage = orjson.loads(response.body)
-        return page
+        except UnicodeDecodeError as error:
+            raise StripeAway("Stripe answered with no text") from error
+        return _page(EventPage, response.body)
+
+
+def _page(shape: type[Page], body: str | bytes) -> Page:
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        raise StripeAway(f"Stripe answered with no list: {_short(body)}") from error
 
 
 def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
-    """Stripe's answer as an event, so that replaying all events rebuilds what it settled."""
-    told = orjson.loads(answer)
+    """Stripe's answer as an event, so that replaying all events rebuilds what it settled.
+
+    Raises StripeAway for what is none: whoever said it instead of Stripe may not do so the next time.
+    """
+    try:
+        told = orjson.loads(answer)
+    except orjson.JSONDecodeError as error:
+        raise StripeAway(f"Stripe answered with no JSON: {_short(answer)}") from error
+    kind = told.get("object") if isinstance(told, dict) else None
+    is_list = listed_payment(question.subject) is not None
+    if kind not in ANSWER_TYPES or (kind == "list") != is_list:
+        raise StripeAway(f"Stripe answered with no object of a payment: {_short(answer)}")
     asked = {
         "phase": question.phase,
         "second": question.second,
@@ -145,7 +175,7 @@ def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
     event = {
         "id": question.event_id,
         "object": "event",
-        "type": ANSWER_TYPES.get(told.get("object"), "farebox.retrieved"),
+        "type": ANSWER_TYPES[kind],
         "created": int(at.timestamp()),
         "livemode": question.livemode,
         "account": question.account,
@@ -154,3 +184,7 @@ def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
         "data": {"object": told},
     }
     return orjson.dumps(event)
+
+
+def _short(body: str | bytes) -> str:
+    return repr(body[:SHOWN_CHARACTERS])
