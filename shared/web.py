@@ -10,6 +10,7 @@ from typing import Annotated, cast
 import structlog
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import JSONResponse, Response
@@ -60,7 +61,8 @@ def create_app(web: Web) -> FastAPI:
                 await stack.enter_async_context(enter(app))
             yield
 
-    app = FastAPI(
+    # FastAPI's own page fetches its scripts from a CDN, which a closed network does not reach.
+    app = FastAPIOffline(
         title=f"farebox {web.service}", description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
     app.state.settings, app.state.clock = web.settings, web.clock

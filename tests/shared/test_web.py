@@ -1,6 +1,7 @@
 """Health, keys, problems and the transaction around a request, on a real database and broker."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -258,3 +259,12 @@ def test_nobody_listens_on_the_network_without_keys() -> None:
         Settings(farebox_host="0.0.0.0")
     assert Settings(farebox_host="0.0.0.0", farebox_require_keys=True).farebox_require_keys
     assert Settings(farebox_host="::1").farebox_host == "::1"
+
+
+async def test_the_api_page_needs_no_network(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    scripts = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    assert len(scripts) >= 2
+    for address in scripts:
+        assert (await client.get(address)).status_code == 200, address
