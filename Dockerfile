@@ -12,7 +12,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin
  && install --directory --owner=farebox --group=farebox /var/lib/farebox
 COPY --from=packages /opt/farebox /opt/farebox
 WORKDIR /app
-COPY pyproject.toml run_migration.py ./
+COPY pyproject.toml run_migration.py migration_utils.py ./
 COPY shared shared
 COPY services services
 COPY migrations migrations

@@ -33,7 +33,7 @@ REGISTRY = re.compile(
 )
 MACHINE_PATH = re.compile(r"(?<![\w.}])/(?:work|root|home/\w+|Users/\w+)(?:/|\b)(?!\()")
 # What runs in the image, which holds requirements/runtime.txt and no more.
-IN_IMAGE = ("shared", "services", "migrations", "run_migration.py")
+IN_IMAGE = ("shared", "services", "migrations", "run_migration.py", "migration_utils.py")
 
 
 def tracked() -> list[Path]:
