@@ -27,6 +27,7 @@ from migrations.guard.lint.command import override
 from migrations.guard.plan import as_text
 from migrations.guard.progress import shown
 from migrations.guard.run import LOCK_WAIT_SECONDS, Options, Result, Run, Show
+from migrations.guard.smoke import smoke
 from migrations.guard.trail import Trail, default_folder, redact_text
 from shared.db import plain_url
 from shared.settings import Settings
@@ -180,6 +181,8 @@ def _prepare(connection: Connection, settings: Settings, console: Console) -> No
     for line in after.set_passwords(connection, settings):
         console.print(line)
     console.print(after.default_config(settings))
+    for line in smoke(connection):
+        console.print(line)
     if "kafka_bootstrap_servers" not in settings.model_fields_set:
         console.print("KAFKA_BOOTSTRAP_SERVERS is not set: no topics created")
         return

@@ -12,6 +12,7 @@ from migrations.guard.drift import drift
 from migrations.guard.exits import ExitCode
 from migrations.guard.lint import LiveFacts, Override, lint
 from migrations.guard.lint.report import as_text
+from migrations.guard.lint.squawk import SquawkMissing
 from migrations.guard.plan import as_sql
 from migrations.guard.policy import Policy
 from migrations.guard.preflight import (
@@ -108,7 +109,10 @@ def pass_lint(
     facts = LiveFacts.read(connection)
     connection.execute("RESET lock_timeout")
     connection.execute("RESET statement_timeout")
-    report = lint(as_sql(steps), file="plan", facts=facts, overrides=allowed)
+    try:
+        report = lint(as_sql(steps), file="plan", facts=facts, overrides=allowed)
+    except SquawkMissing as missing:
+        raise LintRefused(f"the SQL could not be judged: {missing}") from missing
     for each in report.findings:
         trail.record(
             "lint",
