@@ -9,7 +9,7 @@ from functools import partial
 
 from services.payments import asking, fold, gauges
 from services.payments.api import router
-from services.payments.gateway import StripeClient
+from services.payments.gateway import StripeClient, mode_of
 from services.payments.handlers import HANDLERS
 from services.payments.webhook import StripeDoor, Webhook
 from shared import log
@@ -55,7 +55,8 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
             raw_pool(url, "payments", size=POOL_CONNECTIONS) as pool,
             asyncio.TaskGroup() as group,
         ):
-            step = partial(fold.run_once, pool, holder, clock)
+            mode = mode_of(settings.stripe_api_key)
+            step = partial(fold.run_once, pool, holder, clock, mode)
             group.create_task(every(stop, FOLD_IDLE_SECONDS, step))
             group.create_task(every(stop, TIDY_SECONDS, partial(asking.tidy_once, pool)))
             if not settings.stripe_api_key:

@@ -5,6 +5,7 @@ database or the network did passes and is tried again.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ from shared.clock import Clock
 from shared.errors import FareboxError, Unavailable
 from shared.events import MoneyMovement, PaymentChanged, derived_id
 from shared.faults import is_transient
-from shared.trace import Cause
+from shared.trace import Cause, trace_id
 
 LEASE = "fold"
 # The effects of more events than this in one transaction hold row locks too long.
@@ -54,9 +55,10 @@ logger = log.get("fold")
 
 @dataclass
 class Batch:
-    """What one batch is about to record."""
+    """What one batch is about to record.  `livemode` is the mode whose events are folded; None for both."""
 
     now: datetime
+    livemode: bool | None = None
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     charges: dict[str, str | None] = field(default_factory=dict)
     facts: dict[str, list[tuple[RawEvent, StripeFact]]] = field(
@@ -74,24 +76,31 @@ class Turn:
     connection: asyncpg.Connection
     holder: str
     now: datetime
+    livemode: bool | None
 
 
-async def run_once(pool: asyncpg.Pool, holder: str, clock: Clock) -> int:
-    """Fold the next batch; returns how many events it took, 0 when there are none or another worker folds."""
+async def run_once(
+    pool: asyncpg.Pool, holder: str, clock: Clock, livemode: bool | None = None
+) -> int:
+    """Fold the next batch; returns how many events it took, 0 when there are none or another worker folds.
+
+    Events of another mode than `livemode` (none: whatever comes) are ignored.
+    """
     async with pool.acquire() as connection:
         positions = [row["position"] for row in await connection.fetch(records.NEXT, BATCH_EVENTS)]
         # An idle folder takes no lease: each taking is a write.
         if not positions or await lease.take(connection, LEASE, holder) is None:
             return 0
-        await _fold(Turn(connection, holder, clock()), positions)
+        await _fold(Turn(connection, holder, clock(), livemode), positions)
     return len(positions)
 
 
 async def _fold(turn: Turn, positions: Sequence[int]) -> None:
+    started = time.monotonic()
     try:
         async with turn.connection.transaction():
             await _require_lease(turn)
-            await _fold_together(turn, positions)
+            batch = await _fold_together(turn, positions)
     except Exception as error:
         if is_transient(error):
             raise
@@ -101,6 +110,13 @@ async def _fold(turn: Turn, positions: Sequence[int]) -> None:
         middle = len(positions) // 2
         await _fold(turn, positions[:middle])
         await _fold(turn, positions[middle:])
+    else:
+        logger.info(
+            "folded",
+            events=len(positions),
+            payments_changed=len(batch.changes),
+            took_ms=round((time.monotonic() - started) * 1_000),
+        )
 
 
 async def _require_lease(turn: Turn) -> None:
@@ -109,13 +125,11 @@ async def _require_lease(turn: Turn) -> None:
         raise Unavailable(f"{turn.holder} has lost the lease {LEASE}")
 
 
-async def _fold_together(turn: Turn, positions: Sequence[int]) -> None:
+async def _fold_together(turn: Turn, positions: Sequence[int]) -> Batch:
     connection = turn.connection
     found = await connection.fetch(records.READ, positions)
-    events = [
-        RawEvent(each["position"], each["id"], each["body"], each["traceparent"]) for each in found
-    ]
-    batch = Batch(turn.now)
+    events = [RawEvent(**each) for each in found]
+    batch = Batch(turn.now, turn.livemode)
     # 500 bodies take some 20 ms to read: long enough to give other tasks a turn.
     understood = []
     for index, event in enumerate(events):
@@ -127,14 +141,25 @@ async def _fold_together(turn: Turn, positions: Sequence[int]) -> None:
     for payment, facts in batch.facts.items():
         _fold_payment(batch, payment, facts, stored.get(payment))
     await _record(connection, batch)
+    return batch
 
 
 def _understand(batch: Batch, event: RawEvent) -> Understood | None:
+    if batch.livemode not in (None, event.livemode):
+        own, other = ("live", "test") if batch.livemode else ("test", "live")
+        reason = f"an event of {other} mode, and STRIPE_API_KEY is of {own} mode"
+        batch.verdicts[event.position] = Verdict("ignored", detail=reason)
+        return None
     try:
         return translate(event.body)
     except FareboxError as error:
         batch.verdicts[event.position] = Verdict("parked", detail=error.detail)
-        logger.warning("stripe event parked", event_id=event.id, reason=error.detail)
+        logger.warning(
+            "stripe event parked",
+            event_id=event.id,
+            reason=error.detail,
+            trace_id=trace_id(event.traceparent),
+        )
         return None
 
 
@@ -281,9 +306,12 @@ def _tell_operator(
     payment: str, facts: Sequence[tuple[RawEvent, StripeFact]], folded: Fold
 ) -> None:
     """A contradiction that Stripe's own answer did not end."""
-    asked = any(fact.is_answer for _, fact in facts)
-    if asked and (anomaly := state(folded).anomaly):
-        logger.error("payment contradicts itself", stripe_id=payment, anomaly=anomaly)
+    answers = [event for event, fact in facts if fact.is_answer]
+    if answers and (anomaly := state(folded).anomaly):
+        trace = trace_id(answers[-1].traceparent or facts[-1][0].traceparent)
+        logger.error(
+            "payment contradicts itself", stripe_id=payment, anomaly=anomaly, trace_id=trace
+        )
 
 
 def _question(subject: str, fact: StripeFact) -> Question:
@@ -315,8 +343,14 @@ async def _record(connection: asyncpg.Connection, batch: Batch) -> None:
 
 
 async def _park(turn: Turn, position: int, error: Exception) -> None:
-    logger.error("stripe event parked", position=position, error=repr(error))
     verdict = Verdict("parked", detail=f"{type(error).__name__}: {error}"[:500])
     async with turn.connection.transaction():
         await _require_lease(turn)
         await records.mark(turn.connection, {position: verdict}, turn.now)
+        event_id, traceparent = await turn.connection.fetchrow(records.NAME, position)
+    logger.error(
+        "stripe event parked",
+        event_id=event_id,
+        error=repr(error),
+        trace_id=trace_id(traceparent),
+    )

@@ -25,6 +25,7 @@ UNTOLD_REFUNDS = "which refunds does it have?"
 class RawEvent:
     position: int
     id: str
+    livemode: bool
     body: bytes
     traceparent: str | None
 
@@ -75,7 +76,7 @@ ORDER BY position LIMIT $1
 """
 HOLD = "SELECT fence FROM leases WHERE name = $1 AND holder = $2 FOR UPDATE"
 READ = """
-SELECT position, id, body, traceparent FROM stripe_events
+SELECT position, id, livemode, body, traceparent FROM stripe_events
 WHERE position = ANY($1) AND status = 'received' AND waiting_for IS NULL
 ORDER BY position
 """
@@ -120,6 +121,7 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
     WITH ORDINALITY AS new (id, aggregatetype, aggregateid, type, payload, headers, place)
 ORDER BY place
 """
+NAME = "SELECT id, traceparent FROM stripe_events WHERE position = $1"
 MARK = """
 UPDATE stripe_events SET status = new.status, stripe_payment_id = new.payment, detail = new.detail,
     waiting_for = new.waiting_for,

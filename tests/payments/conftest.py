@@ -35,6 +35,7 @@ class Hands:
 class Service:
     pool: asyncpg.Pool
     clock: Clock
+    livemode: bool | None = None
 
     async def receive(self, events: Iterable[Mapping[str, object]]) -> None:
         """As the webhook does, one after the other."""
@@ -45,7 +46,7 @@ class Service:
     async def fold_all(self) -> int:
         """Until nothing is left; how many events were taken."""
         taken = 0
-        while done := await fold.run_once(self.pool, "test", self.clock):
+        while done := await fold.run_once(self.pool, "test", self.clock, self.livemode):
             taken += done
         return taken
 

@@ -8,15 +8,18 @@ from uuid import UUID
 import asyncpg
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from embedded.stripe_sandbox import Played
 from services.payments import fold, fold_records
+from services.payments.gateway import mode_of
 from shared import lease
 from shared.errors import Unavailable
 from shared.events import PaymentChanged, derived_id
 from tests.payments.conftest import Hands, Service
 from tests.payments.lives import SUBSCRIPTION, USER, every_life, played
 
+TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 MONEY = (
     "status",
     "currency",
@@ -226,6 +229,56 @@ async def test_what_became_of_an_event_says_why(
     await service.fold_all()
     assert (await service.fate(event["id"]))[0] == status
     assert reason in str((await service.fate(event["id"]))[1])
+
+
+async def test_the_log_counts_each_batch_and_names_the_trace_of_what_was_parked(
+    service: Service,
+) -> None:
+    lives = played(1, ["card_success"])
+    unknown, impossible = (orjson.loads(orjson.dumps(lives.events[0])) for _ in range(2))
+    unknown |= {"id": "evt_unknown"}
+    unknown["data"]["object"]["currency"] = "zzz"
+    impossible |= {"id": "evt_impossible"}
+    impossible["data"]["object"] |= {"id": "pi_impossible", "created": 2**39}
+    await service.receive([*lives.events, unknown, impossible])
+    await service.pool.execute("UPDATE stripe_events SET traceparent = $1", TRACEPARENT)
+    with capture_logs() as lines:
+        await service.fold_all()
+    folded = [line for line in lines if line["event"] == "folded"]
+    assert sum(line["events"] for line in folded) == len(lives.events) + 1
+    assert sum(line["payments_changed"] for line in folded) >= 1
+    assert all(line["took_ms"] >= 0 for line in folded)
+    parked = {line["event_id"]: line for line in lines if line["event"] == "stripe event parked"}
+    assert parked["evt_impossible"]["trace_id"] == "a" * 32
+    assert parked["evt_unknown"]["trace_id"] == "a" * 32
+
+
+@pytest.mark.parametrize(
+    ("api_key", "modes"),
+    [
+        ("sk_live_1", {True}),
+        ("rk_live_1", {True}),
+        ("sk_test_1", {False}),
+        ("rk_test_1", {False}),
+        ("", {True, False}),
+        ("something", {True, False}),
+    ],
+)
+async def test_events_of_the_keys_own_mode_alone_are_folded(
+    service: Service, api_key: str, modes: set[bool]
+) -> None:
+    lives = played(1, ["card_success"] * 2)
+    [live, _] = lives.truth
+    for event in lives.events:
+        event["livemode"] = live in str(event)
+    await service.receive(lives.events)
+    service.livemode = mode_of(api_key)
+    await service.fold_all()
+    assert {row["livemode"] for row in (await service.payments()).values()} == modes
+    fates = await service.rows("SELECT livemode, status, detail FROM stripe_events")
+    for fate in fates:
+        assert fate["status"] == ("applied" if fate["livemode"] in modes else "ignored")
+        assert fate["status"] == "applied" or "mode, and STRIPE_API_KEY" in str(fate["detail"])
 
 
 async def test_a_refund_waits_for_the_charge_that_says_whose_it_is(service: Service) -> None:

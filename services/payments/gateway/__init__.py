@@ -5,6 +5,7 @@ from services.payments.gateway.client import (
     StripeClient,
     UnknownToStripe,
     answer_body,
+    mode_of,
 )
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
 from services.payments.gateway.question import (
@@ -29,6 +30,7 @@ __all__ = [
     "UnknownToStripe",
     "answer_body",
     "charge_subject",
+    "mode_of",
     "open_envelope",
     "payment_subject",
     "refunds_subject",

@@ -69,6 +69,17 @@ class EventPage(BaseModel):
 Page = TypeVar("Page", bound=BaseModel)
 
 
+def mode_of(api_key: str) -> bool | None:
+    """True for a key of live mode, False for one of test mode, None where it does not say."""
+    match api_key.split("_"):
+        case ["sk" | "rk", "live", *_]:
+            return True
+        case ["sk" | "rk", "test", *_]:
+            return False
+        case _:
+            return None
+
+
 class StripeClient:
     """Raw answers of Stripe's API; stripe-python's retries and idempotency, bounded in time."""
 
