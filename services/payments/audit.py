@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.payments.gateway import NotAnEvent, open_envelope
+from services.payments.gateway import Delivered, NotAnEvent, open_envelope
 from services.payments.models import StripeEvent
 from services.payments.rebuild import rebuild
 from shared.audit import CheckResult
@@ -22,6 +22,20 @@ FORGOTTEN = text("""
     SELECT count(*) FROM stripe_events
     WHERE status = 'received' AND waiting_for IS NULL
         AND received_at < now() - make_interval(secs => :seconds)
+""")
+# What is waited for comes within seconds, or Stripe is asked after a minute; its own troubles last hours.
+WAITED_SECONDS = 6 * 3_600
+# A parked event is money that an operator must look at; an hour is for the one who is looking.
+PARKED_SECONDS = 3_600
+LEFT = text("""
+    SELECT count(*) FILTER (WHERE status = 'parked') AS parked,
+        count(*) FILTER (WHERE status = 'parked' AND processed_at < now()
+            - make_interval(secs => :parked_seconds)) AS parked_long,
+        min(id) FILTER (WHERE status = 'parked') AS such_as,
+        count(*) FILTER (WHERE status = 'received') AS waiting_long
+    FROM stripe_events
+    WHERE status = 'parked' OR (status = 'received' AND waiting_for IS NOT NULL
+        AND received_at < now() - make_interval(secs => :waited_seconds))
 """)
 OLDEST = text("SELECT min(stripe_created_at) FROM stripe_events WHERE type NOT LIKE 'farebox.%'")
 MISSING = text("""
@@ -88,10 +102,17 @@ async def stored_events(session: AsyncSession) -> CheckResult:
         counted += 1
         if not _is_whole(event_id, event_type, body):
             torn.append(event_id)
+    limits = {"parked_seconds": PARKED_SECONDS, "waited_seconds": WAITED_SECONDS}
+    left = (await session.execute(LEFT, limits)).one()
     detail = f"{len(torn)} events not as they came, {forgotten} never looked at"
     if torn:
         detail += f", such as {torn[0]}"
-    return CheckResult("S1", not torn and not forgotten, counted, detail)
+    detail += f"; {left.waiting_long} wait for more than {WAITED_SECONDS // 3_600} hours"
+    detail += f"; {left.parked} parked, {left.parked_long} of them for more than an hour"
+    if left.parked:
+        detail += f", such as {left.such_as}"
+    ok = not (torn or forgotten or left.waiting_long or left.parked_long)
+    return CheckResult("S1", ok, counted, detail)
 
 
 def _is_whole(event_id: str, event_type: str, body: bytes) -> bool:
@@ -114,6 +135,8 @@ async def delivered_are_stored(session: AsyncSession, delivered: Sequence[str]) 
     detail = f"{len(missing)} of {len(delivered)} events that Stripe delivered have no row"
     if missing:
         detail += f", such as {missing[0]}"
+    if isinstance(delivered, Delivered) and delivered.is_cut:
+        detail += "; Stripe has delivered more, older ones, which were not compared"
     return CheckResult("S1", not missing, len(delivered), detail)
 
 

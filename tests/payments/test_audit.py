@@ -55,6 +55,21 @@ async def test_everything_holds_after_a_shuffled_life(lived: Service, sessions: 
             ),
             {"S1"},
         ),
+        (
+            (
+                "UPDATE stripe_events SET status = 'received', waiting_for = 'ch_1',"
+                " stripe_payment_id = NULL, received_at = now() - interval '7 hours'"
+                " WHERE position = 3"
+            ),
+            {"S1"},
+        ),
+        (
+            (
+                "UPDATE stripe_events SET status = 'parked', stripe_payment_id = NULL,"
+                " processed_at = now() - interval '61 minutes' WHERE position = 3"
+            ),
+            {"S1"},
+        ),
         ("DELETE FROM outbox WHERE position = 4", {"S2"}),
         ("UPDATE outbox SET headers = headers - 'ce_causationid' WHERE position = 4", {"S2"}),
         (
@@ -82,6 +97,25 @@ async def test_damage_is_found(
     assert await lived.pool.execute(damage) not in ("UPDATE 0", "DELETE 0")
     found = await audited(sessions)
     assert failing <= {check.id for check in found.values() if not check.ok}
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("status = 'parked', processed_at = now() - interval '59 minutes'", "1 parked, 0 of them"),
+        (
+            "status = 'received', waiting_for = 'x', received_at = now() - interval '5 hours'",
+            "0 wait for more than 6 hours",
+        ),
+    ],
+)
+async def test_what_was_parked_or_waits_since_a_short_time_is_said_and_no_fault_yet(
+    lived: Service, sessions: Sessions, left: str, said: str
+) -> None:
+    await lived.pool.execute(f"UPDATE stripe_events SET {left} WHERE position = 3")
+    found = (await audited(sessions))["S1"]
+    assert found.ok
+    assert said in found.detail
 
 
 async def test_rebuilding_names_the_payment_and_the_columns_that_differ(

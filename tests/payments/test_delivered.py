@@ -7,6 +7,7 @@ import pytest
 
 from services.payments.audit import delivered_are_stored, oldest_event
 from services.payments.gateway import StripeClient
+from services.payments.gateway import client as gateway_client
 from shared.db import Sessions, create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Service
@@ -30,7 +31,11 @@ async def client(sandbox: RunningSandbox) -> AsyncIterator[StripeClient]:
 
 
 async def test_what_stripe_delivered_and_we_lack_is_named(
-    service: Service, sandbox: RunningSandbox, client: StripeClient, sessions: Sessions
+    service: Service,
+    sandbox: RunningSandbox,
+    client: StripeClient,
+    sessions: Sessions,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     receiver = Receiver()
     with receiver.also_at(("127.0.0.1", 0)) as port:
@@ -49,6 +54,11 @@ async def test_what_stripe_delivered_and_we_lack_is_named(
         delivered = await client.delivered(since)
         found = await delivered_are_stored(session, delivered)
 
+    assert "more" not in found.detail
+    monkeypatch.setattr(gateway_client, "PAGES", 1)
+    async with sessions() as session:
+        cut = await delivered_are_stored(session, await client.delivered(since))
+    assert "Stripe has delivered more" in cut.detail
     assert sorted(delivered) == sorted(receiver.ids)
     assert (found.id, found.ok, found.counted) == ("S1", False, len(receiver.ids))
     assert f"such as {lost['id']}" in found.detail

@@ -1,6 +1,7 @@
 """Stripe's door: the only room that knows Stripe's client, its shapes and its names."""
 
 from services.payments.gateway.client import (
+    Delivered,
     StripeAway,
     StripeClient,
     UnknownToStripe,
@@ -18,6 +19,7 @@ from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Nothing, Thin, Understood, translate
 
 __all__ = [
+    "Delivered",
     "Envelope",
     "NotAnEvent",
     "Nothing",

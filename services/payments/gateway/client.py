@@ -66,6 +66,12 @@ class EventPage(BaseModel):
     has_more: bool
 
 
+class Delivered(list[str]):
+    """Ids of events; `is_cut` where Stripe has more than were read, all of them older."""
+
+    is_cut = False
+
+
 Page = TypeVar("Page", bound=BaseModel)
 
 
@@ -128,16 +134,17 @@ class StripeClient:
         body: str = response.body
         return body.encode()
 
-    async def delivered(self, since: datetime) -> list[str]:
+    async def delivered(self, since: datetime) -> Delivered:
         """Ids of the events created at or after `since` that Stripe has a 2xx for.  Raises StripeAway."""
-        ids: list[str] = []
+        ids = Delivered()
         after: dict[str, str] = {}
         for _ in range(PAGES):
             page = await self._events(int(since.timestamp()), after)
             ids += [each.id for each in page.data if each.type.startswith(SUBSCRIBED)]
             if not page.has_more:
-                break
+                return ids
             after = {"starting_after": page.data[-1].id}
+        ids.is_cut = True
         return ids
 
     async def _events(self, since: int, after: dict[str, str]) -> EventPage:
