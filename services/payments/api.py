@@ -1,7 +1,8 @@
 """Payments over HTTP: what is true of each, the Stripe facts it came from, and what became of every event."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import orjson
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy import ColumnElement, Select, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from services.payments.domain import Fold, decode
 from services.payments.fold_records import moment
@@ -23,6 +25,7 @@ MAX_LIMIT = 500  # a page that a browser and a log line still carry
 # A payment has some ten facts; one that has more than this is looked at in the database.
 MAX_FACTS = 500
 StripeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
+EventStatus = Literal["received", "applied", "ignored", "parked"]
 
 router = APIRouter(
     tags=["payments"], dependencies=[Depends(require("payments:read", always=False))]
@@ -109,6 +112,13 @@ class StripeEventView(View):
     payment_id: UUID | None
 
 
+class StripeEventPage(BaseModel):
+    """The last received first; `next` is the `after` of the following page, none on the last."""
+
+    items: list[StripeEventView]
+    next: str | None
+
+
 class Filters(BaseModel):
     """What a list of payments is narrowed to."""
 
@@ -156,29 +166,35 @@ async def show_payment(payment_id: UUID, session: Session) -> PaymentDetail:
     )
 
 
+@router.get("/stripe-events")
+async def list_stripe_events(
+    session: Session,
+    status: EventStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    after: Annotated[StripeId | None, Query(description="`next` of a page")] = None,
+) -> StripeEventPage:
+    """What became of each event, the last received first; `status=parked` are those to look at."""
+    statement = select(StripeEvent).options(defer(StripeEvent.body, raiseload=True))
+    if status is not None:
+        statement = statement.where(StripeEvent.status == status)
+    if after is not None:
+        statement = statement.where(StripeEvent.position < await _position_of(session, after))
+    newest = statement.order_by(StripeEvent.position.desc()).limit(limit + 1)
+    found = list(await session.scalars(newest))
+    shown = found[:limit]
+    payments = await _payments_of(session, shown)
+    items = [_event_view(event, payments) for event in shown]
+    return StripeEventPage(items=items, next=shown[-1].id if len(found) > limit else None)
+
+
 @router.get("/stripe-events/{event_id}")
 async def show_stripe_event(event_id: StripeId, session: Session) -> StripeEventView:
     """What became of one event: received, applied, ignored or parked, and why."""
     event = await session.scalar(select(StripeEvent).where(StripeEvent.id == event_id))
     if event is None:
         raise NotFound(f"no event {event_id} was ever received", event_id=event_id)
-    payment_id = await session.scalar(
-        select(PaymentIntent.id).where(PaymentIntent.stripe_id == event.stripe_payment_id)
-    )
-    return StripeEventView(
-        id=event.id,
-        type=event.type,
-        api_version=event.api_version,
-        livemode=event.livemode,
-        account=event.account,
-        created_at=event.stripe_created_at,
-        received_at=event.received_at,
-        processed_at=event.processed_at,
-        status=event.status,
-        detail=event.detail,
-        waiting_for=event.waiting_for,
-        payment_id=payment_id,
-    )
+    payments = await _payments_of(session, [event])
+    return _event_view(event, payments)
 
 
 @router.post("/stripe-events/{event_id}/retry", dependencies=[Depends(require("payments:write"))])
@@ -212,6 +228,39 @@ async def _below(session: AsyncSession, after: UUID) -> ColumnElement[bool]:
     if created_at is None:
         raise InvalidInput(f"`after` names no payment: {after}", after=str(after))
     return tuple_(PaymentIntent.created_at, PaymentIntent.id) < (created_at, after)
+
+
+async def _position_of(session: AsyncSession, after: str) -> int:
+    position = await session.scalar(select(StripeEvent.position).where(StripeEvent.id == after))
+    if position is None:
+        raise InvalidInput(f"`after` names no event: {after}", after=after)
+    return position
+
+
+async def _payments_of(session: AsyncSession, events: Sequence[StripeEvent]) -> dict[str, UUID]:
+    """Our names of the payments that the events are about, by Stripe's."""
+    named = {event.stripe_payment_id for event in events} - {None}
+    found = await session.execute(
+        select(PaymentIntent.stripe_id, PaymentIntent.id).where(PaymentIntent.stripe_id.in_(named))
+    )
+    return {row.stripe_id: row.id for row in found}
+
+
+def _event_view(event: StripeEvent, payments: Mapping[str, UUID]) -> StripeEventView:
+    return StripeEventView(
+        id=event.id,
+        type=event.type,
+        api_version=event.api_version,
+        livemode=event.livemode,
+        account=event.account,
+        created_at=event.stripe_created_at,
+        received_at=event.received_at,
+        processed_at=event.processed_at,
+        status=event.status,
+        detail=event.detail,
+        waiting_for=event.waiting_for,
+        payment_id=payments.get(event.stripe_payment_id or ""),
+    )
 
 
 def _fact_view(fact: StripeEvent) -> StripeFactView:

@@ -145,6 +145,31 @@ async def test_what_became_of_an_event_is_told_at_every_stage(
     assert waiting["waiting_for"] in waiting["detail"]
 
 
+async def test_events_are_found_by_what_became_of_them(
+    client: httpx.AsyncClient, service: Service
+) -> None:
+    events = played(1, ["full_refund", "card_success"]).events
+    broken = [e for e in events if e["type"].startswith("payment_intent.")][:3]
+    for event in broken:
+        event["data"]["object"]["currency"] = "zzz"
+    await service.receive(events)
+    await service.fold_all()
+    parked = (await client.get("/stripe-events?status=parked&limit=2")).json()
+    assert [each["id"] for each in parked["items"]] == [broken[2]["id"], broken[1]["id"]]
+    assert all("ISO 4217" in each["detail"] for each in parked["items"])
+    rest = (await client.get(f"/stripe-events?status=parked&after={parked['next']}")).json()
+    assert ([each["id"] for each in rest["items"]], rest["next"]) == ([broken[0]["id"]], None)
+    everything = (await client.get("/stripe-events")).json()["items"]
+    assert [each["id"] for each in everything] == [event["id"] for event in reversed(events)]
+    for shown in everything:
+        assert shown == (await client.get(f"/stripe-events/{shown['id']}")).json()
+    applied = [each for each in everything if each["status"] == "applied"]
+    assert applied
+    assert all(each["payment_id"] for each in applied)
+    waiting = (await client.get("/stripe-events?status=received")).json()["items"]
+    assert waiting == [each for each in everything if each["waiting_for"]]
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -152,6 +177,9 @@ async def test_what_became_of_an_event_is_told_at_every_stage(
         ("/payments/pi_1", 422),
         ("/stripe-events/evt_nobody", 404),
         ("/stripe-events/%00", 422),
+        ("/stripe-events?status=lost", 422),
+        ("/stripe-events?limit=501", 422),
+        ("/stripe-events?after=evt_nobody", 422),
         ("/payments?stripe_id=%00", 422),
         ("/payments?stripe_id=pi_nobody", 200),
         ("/payments?status=paid", 422),
