@@ -1,5 +1,7 @@
 """HTTP in: health, metrics, OpenAPI, problem+json and one transaction per request, alike for every service."""
 
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -77,7 +79,9 @@ def create_app(web: Web) -> FastAPI:
 
 
 def serve(app: ASGIApp, settings: Settings, service: Service) -> None:
-    """Run until SIGTERM; requests under way are finished first."""
+    """Run until SIGTERM; requests under way are finished first, and the process ends with 0."""
+    # uvicorn raises the signal again once it has shut down: by then everything is done.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     keep_what_is_loaded()
     uvicorn.run(
         app,

@@ -31,8 +31,7 @@ SECRET = "whsec_of_the_end"
 PATIENCE_SECONDS = 60.0
 # What is under way may take GRACEFUL_SECONDS; then the process closes what it opened.
 ENDS_WITHIN_SECONDS = GRACEFUL_SECONDS + 5.0
-# uvicorn, once everything is finished and closed, raises the signal it was told to end by once more.
-WEB_ENDS_WITH = (0, -signal.SIGTERM)
+WEB_ENDS_WITH = (0,)
 REQUESTS, AT_ONCE = 400, 16
 SUBSCRIPTIONS = 2_000
 WORKERS_ENDED = 2
