@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 import pytest
+from asyncpg import Connection
 from structlog.testing import capture_logs
 
 from embedded.stripe_sandbox import Played
@@ -152,6 +153,19 @@ async def test_two_folders_that_take_the_lease_from_each_other_lose_and_repeat_n
     # Over at once: whoever asks next takes it, also in the midst of the other's batch.
     monkeypatch.setattr(lease, "LEASE_SECONDS", -1)
     lost = 0
+    take, robbed = lease.take, False
+
+    async def take_and_be_robbed(connection: Connection, name: str, holder: str) -> int | None:
+        """The first folder's first lease is taken from it before its batch begins, not only by chance."""
+        nonlocal robbed
+        fence = await take(connection, name, holder)
+        if holder == "first" and not robbed:
+            robbed = True
+            async with service.pool.acquire() as other:
+                assert await take(other, name, "second") is not None
+        return fence
+
+    monkeypatch.setattr(lease, "take", take_and_be_robbed)
 
     async def fold_as(holder: str) -> None:
         nonlocal lost
