@@ -1,13 +1,21 @@
-"""Alembic's environment: one synchronous connection, short lock waits, one transaction per revision."""
+"""Alembic's environment: one synchronous connection, short lock waits, one transaction per revision.
+
+`python -m alembic …` takes the migration job's lock too; what stops it is one line and the job's exit code.
+"""
 
 import os
+import sys
+from typing import NoReturn
 
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from migrations.faults import MigrationFault, NotAUrl
 from migrations.models import target_metadata
-from shared.db import SERVICES
+from migrations.run_lock import run_lock
+from shared.db import SERVICES, plain_url
 
 # Nobody may queue behind our DDL for longer; the job retries.
 LOCK_TIMEOUT = "5s"
@@ -20,7 +28,11 @@ def database_url() -> str:
         raise SystemExit(
             "alembic: set DATABASE_URL (postgresql://user:password@host:port/database)"
         )
-    rendered = make_url(url).set(drivername="postgresql+psycopg")
+    try:
+        rendered = make_url(url).set(drivername="postgresql+psycopg")
+    except (ArgumentError, ValueError) as error:
+        # Its text may repeat what was given, password and all.
+        raise NotAUrl from error
     return rendered.render_as_string(hide_password=False)
 
 
@@ -64,9 +76,25 @@ def main() -> None:
     if given is not None:
         run(given)
         return
-    engine = create_engine(database_url(), poolclass=pool.NullPool)
-    with engine.connect() as connection:
-        run(connection)
+    try:
+        _alone()
+    except MigrationFault as fault:
+        _end(str(fault), fault.exit_code)
+    except DBAPIError as error:
+        _end(str(error.orig), MigrationFault.exit_code)
+
+
+def _alone() -> None:
+    url = database_url()
+    with run_lock(plain_url(url), wait_seconds=0, on_wait=print):
+        engine = create_engine(url, poolclass=pool.NullPool)
+        with engine.connect() as connection:
+            run(connection)
+
+
+def _end(reason: str, code: int) -> NoReturn:
+    print(f"alembic: {' '.join(reason.split())}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 main()

@@ -61,6 +61,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Each grant by its name: DROP OWNED asks for the role's own rights, which an owner who is no superuser has not."""
+    tables = ", ".join(f"public.{table}" for table in PRICING_READS)
+    op.execute(f"REVOKE ALL ON {tables} FROM pricing_app")
     for schema in SCHEMAS:
-        op.execute(f"DROP OWNED BY {schema}_app")  # in this database: its grants, it owns nothing
-        op.execute(DROP_ROLE.format(role=f"{schema}_app"))
+        role = f"{schema}_app"
+        op.execute(f"REVOKE ALL ON public.alembic_version FROM {role}")
+        op.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}")
+        op.execute(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schema} FROM {role}")
+        op.execute(f"REVOKE ALL ON SCHEMA {schema}, public FROM {role}")
+        op.execute(DROP_ROLE.format(role=role))
