@@ -1,4 +1,4 @@
-"""Runs the benchmarks named (all by default), prints a table and writes bench/results.json."""
+"""Runs the benchmarks named (all by default), prints a table and renews their lines of bench/results.json."""
 
 import importlib
 import json
@@ -18,10 +18,10 @@ from bench.result import Result
 from embedded.errors import EmbeddedFault
 from embedded.processes import interrupt_on_termination
 
-NAMES = ("outbox_relay", "consume", "webhook_durable", "webhook_to_analytics")
+NAMES = ("outbox_relay", "consume", "webhook_durable", "webhook_to_analytics", "migrate")
 RESULTS = Path(__file__).with_name("results.json")
 
-Bench = Callable[[Ground], Coroutine[None, None, Result]]
+Bench = Callable[[Ground], Coroutine[None, None, Result | list[Result]]]
 
 
 def main(arguments: list[str]) -> int:
@@ -40,17 +40,25 @@ def main(arguments: list[str]) -> int:
             for name in chosen:
                 print(f"{name} …", file=sys.stderr)
                 busy = os.getloadavg()[0]
-                result = uvloop.run(bench_named(name)(place))
-                note = f"{result.note}; {os.cpu_count()} cores, load average {busy:.1f} before"
-                results.append(replace(result, note=note))
+                made = uvloop.run(bench_named(name)(place))
+                for result in made if isinstance(made, list) else [made]:
+                    note = f"{result.note}; {os.cpu_count()} cores, load average {busy:.1f} before"
+                    results.append(replace(result, note=note))
     except EmbeddedFault as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    RESULTS.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    keep(results)
     Console().print(table(results))
     return 0
+
+
+def keep(results: list[Result]) -> None:
+    """What was measured now replaces its last figure; the others stay."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    lines = {each["name"]: each for each in [*known, *map(asdict, results)]}
+    RESULTS.write_text(json.dumps(list(lines.values()), indent=2) + "\n")
 
 
 def bench_named(name: str) -> Bench:
@@ -76,7 +84,9 @@ def table(results: list[Result]) -> Table:
 
 
 def figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 if __name__ == "__main__":

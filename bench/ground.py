@@ -27,10 +27,15 @@ class Ground:
     postgres: EmbeddedPostgres
     kafka: EmbeddedKafka
     _template: str | None = None
+    _kafka_runs: bool = False
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def bootstrap_servers(self) -> str:
+        """Started when a benchmark first asks: those of the database alone have the machine for themselves."""
+        if not self._kafka_runs:
+            self.kafka.start()
+            self._kafka_runs = True
         return self.kafka.bootstrap_servers
 
     def database(self) -> str:
@@ -60,7 +65,6 @@ def ground() -> Iterator[Ground]:
     kafka = EmbeddedKafka(folder / "kafka")
     try:
         postgres.start()
-        kafka.start()
         yield Ground(folder, postgres, kafka)
     finally:
         with uninterrupted(), contextlib.ExitStack() as last:
