@@ -12,10 +12,8 @@ class MigrationFault(Exception):
 class NotAUrl(MigrationFault):
     exit_code = 2
 
-    def __init__(self) -> None:
-        super().__init__(
-            "this is not a database URL; use postgresql://user:password@host:port/database"
-        )
+    def __init__(self, why: str = "this is not a database URL") -> None:
+        super().__init__(f"{why}; use postgresql://user:password@host:port/database")
 
 
 class CannotReach(MigrationFault):

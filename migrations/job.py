@@ -16,11 +16,10 @@ from types import FrameType
 from psycopg import Connection
 from pydantic import ValidationError
 from rich.console import Console
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from migrations import after
-from migrations.faults import MigrationFault, NotAUrl
+from migrations.faults import MigrationFault
+from migrations.guard.address import address
 from migrations.guard.backup import default_folder as default_backups
 from migrations.guard.exits import EXPLAINED, ExitCode
 from migrations.guard.lint.command import override
@@ -110,13 +109,7 @@ def settings_for(database_url: str | None) -> Settings:
         raise _WrongEnvironment(f"{name}: {wrong['msg']}") from error
     if "database_url" not in settings.model_fields_set:
         raise _WrongEnvironment("say --database-url URL or set DATABASE_URL")
-    try:
-        backend = make_url(settings.database_url).get_backend_name()
-    except (ArgumentError, ValueError) as error:
-        # Its text may repeat what was given, password and all.
-        raise NotAUrl from error
-    if backend not in ("postgresql", "postgres"):
-        raise NotAUrl
+    address(settings.database_url)
     return settings
 
 

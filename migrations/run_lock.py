@@ -3,6 +3,8 @@
 The connection is in autocommit, so that it never holds a snapshot which a concurrent index build waits for.
 """
 
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,34 +12,71 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import Connection
 
-from migrations.faults import CannotReach, LockBusy, PoolerBetween
+from migrations.faults import CannotReach, LockBusy, NotAUrl, PoolerBetween
 
 # Any number will do, as long as every release of the job takes the same one.
 LOCK_KEY = 7_274_003
 POLL_SECONDS = 0.5
 CONNECT_TIMEOUT_SECONDS = 10
+APPLICATION = "farebox-migrate"
+# PostgreSQL cuts names there.
+NAME_LENGTH = 63
 
 HOLDER = """
-SELECT format('process %%s of %%s (%%s) since %%s', a.pid, a.usename,
-    coalesce(nullif(a.application_name, ''), 'no name'), date_trunc('second', a.backend_start))
+SELECT format('process %%s of %%s (%%s) from %%s%%s', a.pid, a.usename,
+    coalesce(nullif(a.application_name, ''), 'no name'), coalesce(host(a.client_addr), 'an unseen address'),
+    ', connected since ' || date_trunc('second', a.backend_start))
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (l.classid::bigint << 32) | l.objid::bigint = %s
 """
 
+# What a server or libpq says, and what to do about it; the first that fits.
+REMEDIES = (
+    (("password", "authentication"), "check user and password; in a password @ is written %40"),
+    (("permission denied for database",), "GRANT CONNECT ON DATABASE … TO this user"),
+    (("does not exist",), "create it, or correct the URL"),
+    (("pg_hba.conf",), "the server wants a line for this user and host in its pg_hba.conf"),
+    (("starting up", "shutting down", "not yet accepting", "recovery"), "run again when it is up"),
+    (
+        ("too many", "connection slots"),
+        "run again when connections are free, or raise max_connections",
+    ),
+    (("sslmode", "ssl", "certificate"), "look at sslmode and sslrootcert in the URL"),
+    (("resolve host", "translate host", "name or service"), "correct the host's name in the URL"),
+    (
+        ("refused", "no such file"),
+        "see that the server runs, and listens on the host and port of the URL",
+    ),
+    (
+        ("timeout", "timed out", "unreachable", "no route"),
+        "see that the server runs and that no firewall stands between",
+    ),
+)
+ANY_REMEDY = "check the URL, that the server runs, and that no firewall stands between"
 
-def connect(url: str) -> Connection:
-    """An autocommit connection.  Raises CannotReach with libpq's own words on one line."""
+
+def connect(url: str, application: str = APPLICATION) -> Connection:
+    """An autocommit connection.  Raises CannotReach with libpq's own words on one line, and what to do."""
     try:
         return psycopg.connect(
             url,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            application_name="farebox-migrate",
+            application_name=application,
         )
     except psycopg.OperationalError as error:
-        raise CannotReach("cannot reach the database: " + " ".join(str(error).split())) from error
+        said = " ".join(str(error).split())
+        raise CannotReach(f"cannot reach the database: {said}; {remedy(said)}") from error
+    except psycopg.ProgrammingError as error:
+        raise NotAUrl from error
+
+
+def remedy(said: str) -> str:
+    plain = said.lower()
+    fitting = (does for words, does in REMEDIES if any(each in plain for each in words))
+    return next(fitting, ANY_REMEDY)
 
 
 @contextmanager
@@ -45,7 +84,7 @@ def run_lock(
     url: str, *, wait_seconds: float, on_wait: Callable[[str], None]
 ) -> Iterator[Connection]:
     """Hold the lock for the length of the block; `on_wait` is told once who holds it.  Raises LockBusy."""
-    with connect(url) as connection:
+    with connect(url, _who()) as connection:
         _prove_direct(connection)
         _take(connection, wait_seconds, on_wait)
         try:
@@ -57,13 +96,21 @@ def run_lock(
 
 
 def _prove_direct(connection: Connection) -> None:
-    """A pooler greets its clients with a process number of its own making."""
+    """A pooler greets its clients with a process number of its own making, whatever its mode; which mode it is in
+    cannot be proven from here."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     if row is None or row[0] != connection.info.backend_pid:
         raise PoolerBetween(
             "a pooler stands in front of the database: locks and settings would belong to"
             " somebody else; give the URL of PostgreSQL itself"
         )
+
+
+def _who() -> str:
+    """For whoever finds the lock taken: the machine (a pod's name) and the process there."""
+    here = socket.gethostname().encode("ascii", "replace").decode()
+    ending = f" process {os.getpid()}"
+    return f"{APPLICATION} on {here}"[: NAME_LENGTH - len(ending)] + ending
 
 
 def _take(connection: Connection, wait_seconds: float, on_wait: Callable[[str], None]) -> None:

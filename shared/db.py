@@ -6,6 +6,7 @@ and `search_path` decides which one a connection means.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import asyncpg
 from sqlalchemy import MetaData
@@ -43,11 +44,12 @@ class Base(DeclarativeBase):
 def create_engine(url: str, schema: str, *, pool_size: int = POOL_SIZE) -> AsyncEngine:
     """Engine on `url` (`postgresql://…`) whose unqualified names mean the tables of `schema`."""
     return create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
+        "postgresql+asyncpg://",
+        # Not SQLAlchemy's own: it hands sslmode and other parameters of the URL on as names asyncpg has not.
+        async_creator=partial(raw_connect, url, schema),
         pool_size=pool_size,
         pool_pre_ping=True,
         hide_parameters=True,  # they are people's data; errors end up in logs
-        connect_args={"server_settings": _server_settings(schema)},
     )
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import psycopg
 from rich.console import Console
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from migrations.faults import CannotReach, MigrationFault, NotAUrl
+from migrations.faults import CannotReach, MigrationFault
 from migrations.guard import backup as backups
+from migrations.guard.address import address
 from migrations.guard.exits import EXPLAINED, ExitCode
 from migrations.guard.manifest import Backup, read_backup
 from migrations.guard.progress import shown
@@ -26,7 +25,6 @@ from migrations.guard.tools import megabytes
 from migrations.guard.trail import Trail
 from migrations.guard.validate import validate
 from migrations.run_lock import connect
-from shared.db import plain_url
 
 PROGRAM = "migration_utils.py"
 CODES = (
@@ -163,14 +161,7 @@ def _url(given: argparse.Namespace) -> str:
     url = given.database_url or os.environ.get("DATABASE_URL")
     if not url:
         raise Usage("say --database-url URL or set DATABASE_URL")
-    try:
-        backend = make_url(url).get_backend_name()
-    except (ArgumentError, ValueError) as error:
-        # Its text may repeat what was given, password and all.
-        raise NotAUrl from error
-    if backend not in ("postgresql", "postgres"):
-        raise NotAUrl
-    return plain_url(url)
+    return address(url)
 
 
 def _row(backup: Backup) -> dict[str, object]:

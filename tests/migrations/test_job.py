@@ -203,7 +203,7 @@ def waits_for(url: str) -> None:
     """Until a second job has asked for the lock."""
     asked = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name = 'farebox-migrate' AND query LIKE '%advisory%'"
+        " AND application_name LIKE 'farebox-migrate%' AND query LIKE '%advisory%'"
     )
     deadline = time.monotonic() + 30
     with psycopg.connect(url, autocommit=True) as watcher:
