@@ -2,7 +2,10 @@
 
 import sys
 
-from migrations.guard.runbook import main
+from migrations.unseen import hide_passwords
 
 if __name__ == "__main__":
+    hide_passwords()
+    from migrations.guard.runbook import main
+
     sys.exit(main())

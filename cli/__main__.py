@@ -1,5 +1,14 @@
 """`python -m cli` is `farebox`."""
 
-from cli.main import main
+from migrations.unseen import hide_passwords
 
-main()
+
+def main() -> None:
+    hide_passwords()
+    from cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

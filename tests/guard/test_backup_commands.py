@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,3 +126,43 @@ def test_what_cannot_be_done_is_one_line_and_a_code(
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("migration_utils.py", "--database-url", "{}", "validate"),
+        ("run_migration.py", "--database-url={}"),
+        ("-m", "cli", "migrate", "lint", "a.sql", "--database-url", "{}"),
+    ],
+    ids=["utils", "run", "lint"],
+)
+def test_a_typed_password_is_not_in_the_list_of_processes(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.sql").write_text("SELECT 1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:{SECRET}@127.0.0.1:{silent.getsockname()[1]}/d"
+        program = [str(ROOT / each) if each.endswith(".py") else each for each in command]
+        with subprocess.Popen(
+            [sys.executable, *(each.format(url) for each in program)],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            # It knows the password, for it asks for the server.
+            silent.settimeout(30)
+            asking, _ = silent.accept()
+            shown = subprocess.run(
+                ["ps", "-ww", "-o", "args=", "-p", str(process.pid)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+            asking.close()
+            _, said = process.communicate(timeout=30)
+    assert "postgresql://u:***@127.0.0.1:" in shown
+    assert SECRET not in shown + said
+    assert process.returncode == 3
+    assert "cannot reach the database" in said
