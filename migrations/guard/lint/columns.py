@@ -4,23 +4,13 @@ import re
 
 from postgast import pg_query_pb2 as pg
 
+from migrations.guard.lint.builtins import NOT_VOLATILE
 from migrations.guard.lint.case import Case
 from migrations.guard.lint.facts import Name
 from migrations.guard.lint.source import walk
 from migrations.guard.lint.world import show
 
 SERIALS = {"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"}
-# What a default may call without being asked once per row; anything else is presumed volatile.
-NOT_VOLATILE = {
-    "now", "transaction_timestamp", "statement_timestamp", "current_setting",
-    "current_database", "to_timestamp", "to_date", "make_date", "make_interval",
-    "make_timestamp", "make_timestamptz", "date_trunc", "date_part", "timezone",
-    "jsonb_build_object", "jsonb_build_array", "json_build_object", "json_build_array",
-    "to_json", "to_jsonb", "array_fill", "lower", "upper", "md5", "concat", "length", "round",
-    "floor", "ceil", "abs", "encode", "decode", "to_char", "string_to_array", "int4range",
-    "int8range", "numrange", "daterange", "tsrange", "tstzrange", "txid_current",
-    "pg_current_xact_id", "sha256", "convert_to", "repeat", "left", "right",
-}  # fmt: skip
 SHAPE = re.compile(r"([a-z ]+?)(?:\((\d+)(?:,(-?\d+))?\))?( with(?:out)? time zone)?")
 SHORT = {
     "int2": "smallint", "int4": "integer", "int8": "bigint", "varchar": "character varying",
@@ -49,6 +39,14 @@ def add_column(case: Case, table: Name, column: pg.ColumnDef) -> None:
             " SET DEFAULT …;\n-- then fill the old rows in batches",
             at=column.location, size_of=table,
         )  # fmt: skip
+    elif _constrained_domain(case, kind):
+        case.report(
+            "add-column-constrained-domain",
+            f"the domain {kind} has a constraint: {show(table)} is rewritten under ACCESS EXCLUSIVE"
+            " to try it on each row",
+            f"-- the domain's own type, then a CHECK … NOT VALID, validated later\n{bare}",
+            at=column.location, size_of=table,
+        )  # fmt: skip
     generated = kinds.get(pg.CONSTR_GENERATED)
     if generated and generated.generated_kind != "v":
         case.report(
@@ -69,6 +67,11 @@ def add_column(case: Case, table: Name, column: pg.ColumnDef) -> None:
         )
     _column_constraints(case, table, column)
     case.world.new_columns.add((table, column.colname))
+
+
+def _constrained_domain(case: Case, kind: str) -> bool:
+    live = case.facts is not None and kind in case.facts.strict_domains
+    return case.world.domains.get(kind, live)
 
 
 def _column_constraints(case: Case, table: Name, column: pg.ColumnDef) -> None:
@@ -202,7 +205,10 @@ def volatile_call(case: Case, expression: pg.Node) -> str | None:
     for each in walk(expression):
         if isinstance(each, pg.FuncCall):
             names = [part.string.sval for part in each.funcname]
-            stable = names[-1] in case.world.stable_functions
+            live = case.facts.functions.get(names[-1]) if case.facts else None
+            stable = names[-1] in case.world.stable_functions or (
+                live is not None and live.volatility != "v"
+            )
             builtin = names[0] == "pg_catalog" or len(names) == 1
             if not stable and not (builtin and names[-1] in NOT_VOLATILE):
                 return str(names[-1])

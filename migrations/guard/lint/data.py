@@ -10,6 +10,7 @@ from migrations.guard.lint.world import show
 
 # A row is found by such a column, or a few are; a live database's unique indexes are asked too.
 KEYS = {"id", "uuid", "key", "name", "code", "slug", "version_num", "email", "token", "pk"}
+KEY_ENDINGS = ("_id", "_key", "_uuid", "_slug")
 # More than that in one statement is no batch: its rows stay locked for seconds.
 LARGEST_BATCH = 100_000
 RANGE_ENDS = ({">", ">="}, {"<", "<="})
@@ -28,6 +29,43 @@ def changes(case: Case, node: pg.Node) -> None:
             _insert(case, each)
 
 
+def reads(case: Case, query: pg.SelectStmt) -> None:
+    """A long read hurts who waits for a lock that is held meanwhile; FOR UPDATE locks each row it reads."""
+    if limited(query):
+        return
+    names = [each for each in tables_read(case, query) if not case.small(each)]
+    if names and query.locking_clause and not few_rows(case, names[0], query.where_clause):
+        case.report(
+            "locks-every-row",
+            f"every row of {show(names[0])} that it finds stays locked against the application's"
+            " writes until the transaction ends",
+            f"{case.statement.text.removesuffix(';')} LIMIT 1000; -- again and again",
+            size_of=names[0],
+        )
+    if names and not _quick(case, query, names[0]):
+        case.slow(f"the read of {show(names[0])}")
+
+
+def _quick(case: Case, query: pg.SelectStmt, table: Name) -> bool:
+    """By key, or the ends of an index: max(id)."""
+    parts = [each for each in walk(query) if isinstance(each, pg.SelectStmt) and each.from_clause]
+    for each in parts:
+        calls = {part.funcname[-1].string.sval for target in each.target_list
+                 for part in walk(target) if isinstance(part, pg.FuncCall)}  # fmt: skip
+        ends = calls and calls <= {"max", "min"} and not each.group_clause
+        bare = not each.HasField("where_clause")
+        if not (ends and bare) and not few_rows(case, table, each.where_clause):
+            return False
+    return True
+
+
+def copies(case: Case, statement: pg.CopyStmt) -> None:
+    """COPY takes as long as there are rows."""
+    table = case.world.name(statement.relation)
+    if statement.is_from or case.existing(table):
+        case.slow(f"COPY of {show(table)}")
+
+
 def _change(case: Case, statement: pg.UpdateStmt | pg.DeleteStmt) -> None:
     target = case.world.name(statement.relation)
     word = "UPDATE" if isinstance(statement, pg.UpdateStmt) else "DELETE"
@@ -36,6 +74,8 @@ def _change(case: Case, statement: pg.UpdateStmt | pg.DeleteStmt) -> None:
         return
     rows = statement.from_clause if isinstance(statement, pg.UpdateStmt) else statement.using_clause
     joined = [statement.with_clause, *rows]
+    if rows and all(each.range_subselect.subquery.select_stmt.values_lists for each in rows):
+        return  # FROM (VALUES …): as many rows as are written there
     # A loop that never commits makes one change of all its batches.
     if not case.endless and (any(map(limited, joined)) or is_batch(where)):
         case.long_work(f"a batch of {word} {show(target)}", [target])
@@ -60,6 +100,8 @@ def _unbatched(case: Case, target: Name, word: str) -> None:
 def _insert(case: Case, statement: pg.InsertStmt) -> None:
     target = case.world.name(statement.relation)
     read = tables_read(case, statement.select_stmt)
+    if not case.existing(target):
+        case.world.copies.setdefault(target, set()).update(read)
     if not read or limited(statement.select_stmt):
         return
     updates = statement.on_conflict_clause.action == pg.ONCONFLICT_UPDATE
@@ -131,10 +173,13 @@ def few_rows(case: Case, table: Name, where: pg.Node) -> bool:
         }  # fmt: skip
     for each in conjuncts(where):
         column = column_of(each.lexpr)
-        by_key = column in keys or column.endswith("_id")
+        by_key = column in keys or column.endswith(KEY_ENDINGS)
         equals = bool(each.name) and each.name[0].string.sval == "="
         if not by_key or not equals:
             continue
+        alone = each.rexpr.sub_link.sub_link_type == pg.EXPR_SUBLINK
+        if each.kind == pg.AEXPR_OP and each.rexpr.HasField("sub_link") and alone:
+            return True
         # In a block that commits, a key may come from a variable: a row at a time.
         if each.kind == pg.AEXPR_OP and (is_constant(each.rexpr) or case.commits):
             return True

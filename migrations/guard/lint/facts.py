@@ -36,6 +36,18 @@ JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relna
 LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0] AND i.indkey[0] > 0
 WHERE tn.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 """
+# An overloaded name stands for the one of them that may do most.
+FUNCTIONS = """
+SELECT DISTINCT ON (p.proname) p.proname, l.lanname, p.provolatile::text,
+    CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prosrc <> '' THEN p.prosrc END
+FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+WHERE p.prorettype <> 'trigger'::regtype
+ORDER BY p.proname, p.provolatile = 'v' DESC, l.lanname IN ('internal', 'c')
+"""
+DOMAINS = """
+SELECT t.typname FROM pg_type t WHERE t.typtype = 'd'
+  AND (t.typnotnull OR EXISTS (SELECT FROM pg_constraint k WHERE k.contypid = t.oid))
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,19 @@ class TableFacts:
     @property
     def small(self) -> bool:
         return self.rows < SMALL_ROWS and self.size_bytes < SMALL_BYTES
+
+    def __str__(self) -> str:
+        size = f"{self.size_bytes / 1024 / 1024:,.1f} MB"
+        return f"about {self.rows:,} rows, {size}" if self.rows >= 0 else f"never analyzed, {size}"
+
+
+@dataclass(frozen=True)
+class FunctionFacts:
+    """`volatility` as in pg_proc; no body where it is compiled or already parsed."""
+
+    language: str
+    volatility: str
+    body: str | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +101,12 @@ class LiveFacts:
     columns: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     checks: tuple[CheckFacts, ...] = ()
     indexes: Mapping[Name, IndexFacts] = field(default_factory=dict)
+    functions: Mapping[str, FunctionFacts] = field(default_factory=dict)
+    strict_domains: frozenset[str] = frozenset()
+
+    def size_told(self, table: Name) -> str:
+        found = self.tables.get(table)
+        return str(found) if found else "not in this database, presumed large"
 
     @classmethod
     def read(cls, connection: psycopg.Connection[TupleRow]) -> "LiveFacts":
@@ -107,4 +138,9 @@ class LiveFacts:
                 (schema, index): IndexFacts((table_schema, table), valid, column)
                 for table_schema, table, schema, index, valid, column in connection.execute(INDEXES)
             },
+            functions={
+                name: FunctionFacts(language, volatility, body)
+                for name, language, volatility, body in connection.execute(FUNCTIONS)
+            },
+            strict_domains=frozenset(name for (name,) in connection.execute(DOMAINS)),
         )

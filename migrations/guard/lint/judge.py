@@ -10,20 +10,35 @@ from pathlib import Path
 
 from postgast import pg_query_pb2 as pg
 
-from migrations.guard.lint import blocks, data, indexes, objects, squawk, tables
+from migrations.guard.lint import (
+    blocks,
+    calls,
+    data,
+    indexes,
+    objects,
+    squawk,
+    tables,
+    transactions,
+)
 from migrations.guard.lint.case import Case
 from migrations.guard.lint.facts import LiveFacts
 from migrations.guard.lint.locks import Mode
 from migrations.guard.lint.report import FileReport, Finding, Override
-from migrations.guard.lint.session import TIMEOUTS, Session, duration_ms
-from migrations.guard.lint.source import Source, Statement, SyntaxFault, overrides_in, walk
+from migrations.guard.lint.session import TIMEOUTS, Session
+from migrations.guard.lint.source import (
+    Source,
+    Statement,
+    SyntaxFault,
+    overrides_in,
+    unseen_in,
+    walk,
+)
+from migrations.guard.lint.transactions import BEGINS, ENDS
 from migrations.guard.lint.world import World
 
 ALONE = {"vacuum_stmt", "alter_system_stmt", "createdb_stmt", "dropdb_stmt"} | {
     "create_table_space_stmt", "drop_table_space_stmt",
 }  # fmt: skip
-BEGINS = {pg.TRANS_STMT_BEGIN, pg.TRANS_STMT_START}
-ENDS = {pg.TRANS_STMT_COMMIT, pg.TRANS_STMT_ROLLBACK, pg.TRANS_STMT_PREPARE}
 
 
 def lint(
@@ -59,11 +74,18 @@ def judge(
             "-- correct the statement: nothing after it is judged",
         )
         return _verdict(file, [found], [], [*overrides, *overrides_in(sql)])
-    case = Case(source, world, _session(statements, facts), facts)
+    case = Case(file, source, world, _session(statements, facts), facts)
     for each in statements:
         case.statement = each
         step(case, each)
     _unfinished(case, statements)
+    for line in unseen_in(sql):
+        case.called_from = line
+        case.report(
+            "cannot-judge",
+            "psql runs what is not written in this file",
+            "-- write the statements out; lint the included file beside this one",
+        )
     more = squawk.findings(source.text.decode())
     return _verdict(file, [*case.findings, *more], case.notes, [*overrides, *overrides_in(sql)])
 
@@ -164,7 +186,7 @@ def _commits(language: str, body: str) -> bool:
 def step(case: Case, statement: Statement) -> None:
     session = case.session
     if statement.kind == "transaction_stmt":
-        _transaction(case, statement.node.transaction_stmt)
+        transactions.control(case, statement.node.transaction_stmt)
         return
     if not session.in_block:
         case.world.transactions += 1
@@ -178,27 +200,6 @@ def step(case: Case, statement: Statement) -> None:
     if session.new_enum_values:
         _uses_new_enum_value(case, statement)
     _look(case, statement)
-
-
-def _transaction(case: Case, control: pg.TransactionStmt) -> None:
-    session = case.session
-    if control.kind in BEGINS:
-        if session.in_block and not session.wrapped:
-            case.note("nested-begin", "BEGIN inside a transaction does nothing")
-        case.world.transactions += 1
-        session.begin(block=True)
-    elif control.kind in ENDS:
-        if control.kind == pg.TRANS_STMT_PREPARE:
-            case.report(
-                "prepare-transaction",
-                "a prepared transaction holds its locks until somebody ends it, restarts included",
-                "COMMIT;",
-            )
-        ended = session.roll_back if control.kind == pg.TRANS_STMT_ROLLBACK else None
-        if ended:
-            ended()
-        else:
-            session.begin(block=control.chain)
 
 
 def _uses_new_enum_value(case: Case, statement: Statement) -> None:
@@ -233,15 +234,18 @@ def _look(case: Case, statement: Statement) -> None:
         case "reindex_stmt":
             indexes.reindex(case, node.reindex_stmt)
         case "do_stmt":
-            _block(case, node.do_stmt)
+            calls.block(case, node.do_stmt, step)
         case "insert_stmt" | "update_stmt" | "delete_stmt" | "merge_stmt":
             data.changes(case, node)
         case "select_stmt":
-            _select(case, node.select_stmt)
+            calls.settings(case, node.select_stmt)
             data.changes(case, node)
-            _calls(case, statement)
+            data.reads(case, node.select_stmt)
+            calls.made(case, statement, step)
         case "call_stmt":
-            _calls(case, statement)
+            calls.made(case, statement, step)
+        case "copy_stmt":
+            data.copies(case, node.copy_stmt)
         case "explain_stmt":
             if any(each.def_elem.defname == "analyze" for each in node.explain_stmt.options):
                 data.changes(case, node)
@@ -273,6 +277,7 @@ def _look_at_objects(case: Case, statement: Statement) -> None:
         case "drop_owned_stmt" | "reassign_owned_stmt":
             objects.own_or_reassign(case, statement.text)
         case "create_trig_stmt":
+            world.triggered.add(world.name(node.create_trig_stmt.relation))
             case.lock(world.name(node.create_trig_stmt.relation), Mode.SHARE_ROW_EXCLUSIVE)
         case "create_policy_stmt":
             name = world.name(node.create_policy_stmt.table)
@@ -286,7 +291,17 @@ def _look_at_objects(case: Case, statement: Statement) -> None:
             objects.appears(case, world.name(node.view_stmt.view))
             world.create(node.view_stmt.view)
         case "create_function_stmt":
-            _function(case, node.create_function_stmt)
+            calls.function(case, node.create_function_stmt)
+        case "create_domain_stmt":
+            objects.make_domain(case, node.create_domain_stmt)
+        case "alter_domain_stmt":
+            objects.change_domain(case, node.alter_domain_stmt)
+        case "create_enum_stmt":
+            world.enums.add(node.create_enum_stmt.type_name[-1].string.sval)
+        case "discard_stmt" if node.discard_stmt.target == pg.DISCARD_ALL:
+            case.session.reset_all()
+        case "alter_system_stmt":
+            objects.change_server(case)
         case _:
             pass
 
@@ -297,89 +312,3 @@ def _set(case: Case, statement: pg.VariableSetStmt) -> None:
     if statement.is_local and not case.session.in_block and statement.name in TIMEOUTS:
         case.note("set-local-outside-transaction", "SET LOCAL has no effect outside a transaction")
     case.session.set(statement)
-
-
-def _select(case: Case, statement: pg.SelectStmt) -> None:
-    """set_config() is a SET; SELECT … INTO makes a table."""
-    if statement.HasField("into_clause"):
-        case.world.create(statement.into_clause.rel)
-    for each in walk(statement):
-        if isinstance(each, pg.FuncCall) and each.funcname[-1].string.sval == "set_config":
-            name, value = (arg.a_const for arg in each.args[:2])
-            local = each.args[2].a_const.boolval.boolval
-            if name.sval.sval in TIMEOUTS:
-                case.session.put(name.sval.sval, duration_ms(value), local=local)
-
-
-def _function(case: Case, made: pg.CreateFunctionStmt) -> None:
-    """Kept by name: its body is judged where this file calls it."""
-    name = made.funcname[-1].string.sval
-    options = {each.def_elem.defname: each.def_elem.arg for each in made.options}
-    if "volatility" in options and options["volatility"].string.sval in ("stable", "immutable"):
-        case.world.stable_functions.add(name)
-    if "as" in options and "language" in options:
-        body = options["as"].list.items[0].string.sval
-        case.bodies[name] = (options["language"].string.sval, body, _line_of(case, body))
-
-
-def _line_of(case: Case, body: str) -> int:
-    return case.source.line(case.source.text.find(body.encode(), case.statement.location))
-
-
-def _calls(case: Case, statement: Statement) -> None:
-    for each in walk(statement.node):
-        if isinstance(each, pg.FuncCall):
-            body = case.bodies.pop(each.funcname[-1].string.sval, None)
-            if body is not None:
-                _body(case, *body)
-
-
-def _block(case: Case, block: pg.DoStmt) -> None:
-    language, body = blocks.body_of(block)
-    _body(case, language, body, _line_of(case, body))
-
-
-def _body(case: Case, language: str, body: str, first_line: int) -> None:
-    """Alone, it is one transaction, until it commits itself."""
-    alone = not case.session.in_block
-    if alone:
-        case.session.begin(block=True)
-    try:
-        if language == "sql":
-            source = Source.of(body, first_line)
-            for each in source.statements():
-                with case.part(source, each):
-                    step(case, each)
-        elif language == "plpgsql":
-            _plpgsql(case, blocks.plpgsql_tree(body), first_line)
-        else:
-            _not_judged(case, f"language {language}", case.source.line(case.statement.location))
-    except SyntaxFault as fault:
-        case.report("syntax-error", fault.message, "-- correct the block")
-    if alone:
-        case.session.begin(block=False)
-
-
-def _plpgsql(case: Case, tree: blocks.JsonValue, first_line: int) -> None:
-    before = (case.endless, case.commits)
-    case.commits = blocks.commits(tree)
-    case.endless = blocks.loops(tree) and not case.commits
-    for line, text, statements in blocks.statements(tree, first_line):
-        if text is None:
-            _not_judged(case, "EXECUTE of an expression", line)
-        for each in statements:
-            if each.kind == "transaction_stmt":
-                case.session.begin(block=True)
-                continue
-            with case.part(Source.of(text or "", line), each):
-                step(case, each)
-    case.endless, case.commits = before
-
-
-def _not_judged(case: Case, what: str, line: int) -> None:
-    with case.part(Source(b"", line), Statement(pg.Node(), 0, what)):
-        case.report(
-            "cannot-judge",
-            f"its SQL is made at run time and cannot be judged: {what}",
-            "-- write the statements out, or format('literal …', names)",
-        )

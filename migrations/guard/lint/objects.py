@@ -97,8 +97,11 @@ def rename(case: Case, statement: pg.RenameStmt) -> None:
     after = (name[0], statement.newname)
     if not case.existing(name):
         if kind == pg.OBJECT_TABLE:
+            loses = after in case.world.copies.get(name, set()) - case.world.triggered
             case.world.rename(name, after)
             appears(case, after)
+            if loses:
+                _loses_writes(case, name, after)
         return
     case.lock(name, Mode.ACCESS_EXCLUSIVE)
     if kind == pg.OBJECT_COLUMN:
@@ -106,6 +109,16 @@ def rename(case: Case, statement: pg.RenameStmt) -> None:
             _renamed_column(case, statement, name)
     elif kind in (pg.OBJECT_TABLE, pg.OBJECT_VIEW, pg.OBJECT_MATVIEW):
         _renamed_table(case, statement, name)
+
+
+def _loses_writes(case: Case, name: Name, after: Name) -> None:
+    case.report(
+        "swap-loses-writes",
+        f"what the application wrote into {show(after)} since the copy began is not in {show(name)}:"
+        " after the swap it is gone",
+        f"-- before the copy: a trigger on {show(after)} that writes each change to {show(name)} too;\n"
+        f"-- then copy in batches with ON CONFLICT DO NOTHING, then:\n{case.statement.text};",
+    )
 
 
 def _renamed_index(case: Case, statement: pg.RenameStmt) -> None:
@@ -223,8 +236,40 @@ def change_enum(case: Case, statement: pg.AlterEnumStmt) -> None:
             f"ALTER TYPE {name} ADD VALUE '{statement.new_val}';\n-- in a later transaction, in"
             " batches, move the rows; the old value stays",
         )
-    elif case.session.in_block:
+    elif case.session.in_block and statement.type_name[-1].string.sval not in case.world.enums:
         case.session.new_enum_values.add(statement.new_val)
+
+
+def make_domain(case: Case, made: pg.CreateDomainStmt) -> None:
+    checks = (pg.CONSTR_CHECK, pg.CONSTR_NOTNULL)
+    strict = any(each.constraint.contype in checks for each in made.constraints)
+    case.world.domains[made.domainname[-1].string.sval] = strict
+
+
+def change_domain(case: Case, statement: pg.AlterDomainStmt) -> None:
+    """A new constraint is tried on every column of that type, under SHARE locks on all their tables."""
+    name = statement.type_name[-1].string.sval
+    constraint: pg.Node = getattr(statement, "def")
+    adds = statement.subtype == "C" and not constraint.constraint.skip_validation
+    if name in case.world.domains:
+        case.world.domains[name] |= statement.subtype in ("C", "O")
+    elif adds or statement.subtype == "O":
+        case.report(
+            "domain-constraint-without-not-valid",
+            f"every table with a column of type {name} is read through while writes to it wait",
+            f"ALTER DOMAIN {name} ADD CONSTRAINT {name}_check CHECK (…) NOT VALID;\n"
+            f"-- in a later transaction:\nALTER DOMAIN {name} VALIDATE CONSTRAINT {name}_check;",
+        )
+
+
+def change_server(case: Case) -> None:
+    case.report(
+        "alter-system",
+        "it changes every database of this server, at the next reload, for good; no rollback takes it"
+        " back",
+        "-- for this connection: SET …; for a role or database: ALTER ROLE … SET …, ALTER DATABASE …"
+        " SET …",
+    )
 
 
 def change_type(case: Case, statement: pg.AlterTableStmt) -> None:

@@ -15,15 +15,20 @@ DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
 
 @dataclass
 class Session:
-    """Timeouts in milliseconds, 0 for none.  `wrapped`: the runner opens one transaction around the file."""
+    """Timeouts in milliseconds, 0 for none.
+
+    `wrapped`: the file says nothing of transactions.  Each time the worse is presumed: one transaction around it for the
+    locks it would hold, none for SET LOCAL.
+    """
 
     defaults: dict[str, int]
     wrapped: bool
     in_block: bool = False
     number: int = 0
+    # A SET LOCAL of lock_timeout was of no effect.
+    idle_local: bool = False
     settings: dict[str, int] = field(default_factory=dict)
     local: dict[str, int] = field(default_factory=dict)
-    before: dict[str, int] = field(default_factory=dict)
     held: dict[Name, Mode] = field(default_factory=dict)
     long_work: list[str] = field(default_factory=list)
     reported: set[tuple[str, object]] = field(default_factory=set)
@@ -36,28 +41,21 @@ class Session:
     def begin(self, *, block: bool) -> None:
         self.number += 1
         self.in_block = block
-        self.before = dict(self.settings)
         self.local.clear()
         self.held.clear()
         self.long_work.clear()
         self.reported.clear()
         self.new_enum_values.clear()
 
-    def roll_back(self) -> None:
-        self.settings = dict(self.before)
-        self.begin(block=False)
-
     def effective(self, name: str) -> int:
         return self.local.get(name, self.settings[name])
 
-    @property
-    def longest_wait_ms(self) -> int | None:
-        """Either timeout ends the waiting; None: nothing does."""
-        return min((ms for name in TIMEOUTS if (ms := self.effective(name))), default=None)
+    def reset_all(self) -> None:
+        self.settings, self.local = dict(self.defaults), {}
 
     def set(self, statement: pg.VariableSetStmt) -> None:
         if statement.kind == pg.VAR_RESET_ALL:
-            self.settings, self.local = dict(self.defaults), {}
+            self.reset_all()
         elif statement.name in TIMEOUTS:
             given = statement.args[0].a_const if statement.args else None
             reset = given is None or statement.kind in (pg.VAR_RESET, pg.VAR_SET_DEFAULT)
@@ -68,8 +66,10 @@ class Session:
         if not local:
             self.settings[name] = value
             self.local.pop(name, None)
-        elif self.in_block:
+        elif self.in_block and not self.wrapped:
             self.local[name] = value
+        elif value and name == "lock_timeout":
+            self.idle_local = True
 
 
 def duration_ms(constant: pg.A_Const) -> int:

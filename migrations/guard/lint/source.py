@@ -13,6 +13,23 @@ from migrations.guard.lint.report import Override
 # `-- farebox:allow rule-name why it is safe here`
 ALLOW = re.compile(r"^[ \t]*--[ \t]*farebox:allow[ \t]+([a-z-]+)[ \t]+(\S.*)$", re.MULTILINE)
 PSQL_COMMAND = re.compile(rb"^\\[^\n]*", re.MULTILINE)
+# `SELECT … \g`: psql's semicolon.  What it includes or runs from a result cannot be read here.
+PSQL_SEND = re.compile(rb"(?<=\s)\\g(?:set|exec|x)?(?:[ \t]+\w+)?[ \t]*$", re.MULTILINE)
+PSQL_UNSEEN = re.compile(
+    rb"^[ \t]*\\(?:i|ir|include|include_relative)\b|(?<=\s)\\gexec\b", re.MULTILINE
+)
+COPIED_ROWS = re.compile(
+    rb"^([ \t]*COPY\b[^;]*?\bFROM\s+STDIN\b[^;]*;[^\n]*\n)(.*?^\\\.)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+# Tools that keep the way back in the same file: it is not run with the way there.
+WAY_BACK = re.compile(
+    rb"^--[ \t]*(?:\+goose[ \t]+down|\+migrate[ \t]+down|migrate:down|//@undo)\b.*?"
+    rb"(?=^--[ \t]*(?:\+goose[ \t]+up|\+migrate[ \t]+up|migrate:up)\b|\Z)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+# `${schema}`, as Flyway and shells fill in: any name will do.
+PLACEHOLDER = re.compile(rb"\$\{([\w.:-]+)\}")
 BLANK = re.compile(rb"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
 
 
@@ -31,15 +48,22 @@ class Source:
 
     @classmethod
     def of(cls, sql: str, first_line: int = 1) -> "Source":
-        # psql's own commands are no SQL; their lines stay, so that the others keep their numbers.
+        # What is no SQL becomes blank; its lines stay, so that the others keep their numbers.
         clean = sql.removeprefix("\ufeff").encode()
-        return cls(PSQL_COMMAND.sub(lambda found: b" " * len(found.group()), clean), first_line)
+        clean = COPIED_ROWS.sub(lambda found: found[1] + _blank(found[2]), clean)
+        clean = WAY_BACK.sub(lambda found: _blank(found[0]), clean)
+        clean = PSQL_SEND.sub(lambda found: b";" + _blank(found[0][1:]), clean)
+        clean = PSQL_COMMAND.sub(lambda found: _blank(found[0]), clean)
+        clean = PLACEHOLDER.sub(lambda found: b"p_" + re.sub(rb"\W", b"_", found[1]) + b"_", clean)
+        return cls(clean, first_line)
 
     def line(self, location: int) -> int:
         return self.text.count(b"\n", 0, max(location, 0)) + self.first_line
 
     def statements(self) -> list["Statement"]:
         """Raises SyntaxFault."""
+        if (nul := self.text.find(b"\0")) >= 0:
+            raise SyntaxFault("a NUL byte: what follows it would not be read", self.line(nul))
         try:
             tree = postgast.parse(self.text.decode())
         except postgast.PgQueryError as error:
@@ -62,6 +86,16 @@ class Statement:
     @property
     def kind(self) -> str:
         return self.node.WhichOneof("node") or "empty"
+
+
+def unseen_in(sql: str) -> list[int]:
+    """Lines of psql commands that run what is not written in the file."""
+    text = sql.encode()
+    return [text.count(b"\n", 0, found.start()) + 1 for found in PSQL_UNSEEN.finditer(text)]
+
+
+def _blank(text: bytes) -> bytes:
+    return re.sub(rb"[^\n]", b" ", text)
 
 
 def overrides_in(sql: str) -> list[Override]:

@@ -38,7 +38,8 @@ def create(case: Case, made: pg.CreateStmt) -> None:
 
 
 def create_as(case: Case, made: pg.CreateTableAsStmt, read: list[Name]) -> None:
-    case.world.create(made.into.rel)
+    name = case.world.create(made.into.rel)
+    case.world.copies[name] = set(read)
     if read and not made.into.skip_data:
         case.long_work(f"the copy into {made.into.rel.relname}", read, locks_rows=False)
 

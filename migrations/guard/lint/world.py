@@ -16,6 +16,16 @@ class CheckState:
     added_in: int
 
 
+@dataclass(frozen=True)
+class Body:
+    """A function as a file of these makes it; `line` is where its text begins."""
+
+    language: str
+    text: str
+    line: int
+    file: str
+
+
 @dataclass
 class World:
     """Carried from file to file, in order."""
@@ -27,7 +37,14 @@ class World:
     dropped_indexes: set[str] = field(default_factory=set)
     constraints: dict[tuple[Name, str], CheckState] = field(default_factory=dict)
     stable_functions: set[str] = field(default_factory=set)
+    bodies: dict[str, Body] = field(default_factory=dict)
     policies: set[Name] = field(default_factory=set)
+    enums: set[str] = field(default_factory=set)
+    # Domains made here, and whether they constrain their values.
+    domains: dict[str, bool] = field(default_factory=dict)
+    # Of which old tables a new one holds a copy; which tables were given a trigger.
+    copies: dict[Name, set[Name]] = field(default_factory=dict)
+    triggered: set[Name] = field(default_factory=set)
     transactions: int = 0
 
     def name(self, relation: pg.RangeVar) -> Name:
@@ -42,6 +59,16 @@ class World:
             return ("pg_temp", parts[0])
         return (parts[-2], parts[-1]) if len(parts) > 1 else (self.schema, parts[-1])
 
+    def named(self, text: str) -> Name:
+        """As a string that is cast to regclass."""
+        return self.dotted(tuple(part.strip('"') for part in text.split(".")))
+
+    def become(self, other: "World") -> None:
+        """Back to what it was; only the count of transactions goes on."""
+        count = self.transactions
+        self.__dict__.update(other.__dict__)
+        self.transactions = count
+
     def create(self, relation: pg.RangeVar) -> Name:
         temporary = relation.relpersistence == "t"
         name = ("pg_temp", relation.relname) if temporary else self.name(relation)
@@ -52,6 +79,8 @@ class World:
         if before in self.new:
             self.new.discard(before)
             self.new.add(after)
+            if before in self.copies:
+                self.copies[after] = self.copies.pop(before)
 
 
 def show(name: Name) -> str:
