@@ -30,7 +30,7 @@ class File(Frozen):
 
 
 class Manifest(Frozen):
-    """`data_bytes` is what the tables took in the database; positions are of the write-ahead log."""
+    """`data_bytes` is what the tables took, `database_bytes` all of the database; positions are of the write-ahead log."""
 
     version: int = 1
     name: str
@@ -44,6 +44,7 @@ class Manifest(Frozen):
     wal_start: str
     wal_end: str
     data_bytes: int
+    database_bytes: int = 0
     files: dict[str, File]
     snapshot: Snapshot
 

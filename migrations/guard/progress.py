@@ -1,4 +1,4 @@
-"""How far a dump or a restore is: the bytes that PostgreSQL says it has copied."""
+"""How far a dump or a restore is: the bytes that PostgreSQL says it has copied, or has there."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +48,30 @@ class CopyWatch:
 
     def done(self) -> None:
         self._say(self._what, self._expected, self._expected)
+
+
+class SizeWatch:
+    """How far a database has grown, rows and indexes: what a restore makes."""
+
+    def __init__(self, connection: Connection, database: str, expected: int, say: Say) -> None:
+        self._connection = connection
+        self._database = database
+        self._empty = self._size()
+        self._expected = max(expected - self._empty, 1)
+        self._say = say
+
+    def look(self) -> None:
+        self._tell(min(max(self._size() - self._empty, 0), self._expected))
+
+    def done(self) -> None:
+        self._tell(self._expected)
+
+    def _tell(self, done: int) -> None:
+        self._say(f"restore into {self._database}", done, self._expected)
+
+    def _size(self) -> int:
+        row = self._connection.execute("SELECT pg_database_size(%s)", (self._database,)).fetchone()
+        return int(row[0]) if row else 0
 
 
 @contextmanager

@@ -1,8 +1,6 @@
-"""What a database is besides its contents, and how one is made, closed, renamed and dropped."""
+"""What a database is besides its contents, and how one is made, renamed and dropped."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
 
 from psycopg import Connection, sql
 
@@ -29,14 +27,9 @@ SELECT CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.pr
 FROM pg_database d, aclexplode(d.datacl) x WHERE d.datname = %s
 """
 HAS_GRANTS = "SELECT datacl IS NOT NULL FROM pg_database WHERE datname = %s"
-PUT_OUT_PAUSE_SECONDS = 0.1
-OTHERS = """
-SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
-WHERE datname = %s AND pid <> ALL (%s) AND backend_type = 'client backend'
-"""
 UNCLAIMED = """
-SELECT datname FROM pg_database d WHERE starts_with(datname, %s)
-    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = d.datname)
+SELECT datname FROM pg_database d
+WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = d.datname)
 """
 
 
@@ -57,10 +50,11 @@ def claim(holder: Connection, database: str) -> None:
     holder.execute("SELECT set_config('application_name', %s, false)", (database,))
 
 
-def sweep(connection: Connection, prefix: str) -> None:
-    """Drop the databases of that prefix whose makers were killed."""
-    for (name,) in connection.execute(UNCLAIMED, (prefix,)).fetchall():
-        drop(connection, name)
+def sweep(connection: Connection, names: re.Pattern[str]) -> None:
+    """Drop the databases of such names whose makers were killed."""
+    for (name,) in connection.execute(UNCLAIMED).fetchall():
+        if names.fullmatch(name):
+            drop(connection, name)
 
 
 def create_like(connection: Connection, model: str, database: str) -> None:
@@ -122,35 +116,28 @@ def drop(connection: Connection, database: str) -> None:
     connection.execute(statement.format(sql.Identifier(database)))
 
 
-@contextmanager
-def closed(control: Connection, database: str, staying: set[int]) -> Iterator[None]:
-    """Nobody new comes in, all but the backends `staying` are put out; opened again when the block fails."""
-    name = sql.Identifier(database)
-    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-    control.execute(allow.format(name, sql.SQL("false")))
-    try:
-        # One that was just logging in shows up a moment later.
-        while _put_out(control, database, staying):
-            time.sleep(PUT_OUT_PAUSE_SECONDS)
-        yield
-    except BaseException:
-        control.execute(allow.format(name, sql.SQL("true")))
-        raise
+def allow(control: Connection, database: str, connections: bool) -> None:
+    control.execute(
+        sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}").format(
+            sql.Identifier(database), sql.Literal(connections)
+        )
+    )
 
 
-def _put_out(control: Connection, database: str, staying: set[int]) -> int:
-    row = control.execute(OTHERS, (database, list(staying))).fetchone()
-    return int(row[0]) if row else 0
+def rename(control: Connection, old: str, new: str) -> None:
+    """It can be connected to afterwards."""
+    control.execute(
+        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new))
+    )
+    allow(control, new, True)
 
 
-def rename(control: Connection, names: Sequence[tuple[str, str]]) -> None:
-    """All of them or none; each can be connected to afterwards."""
-    with control.transaction():
-        for old, new in names:
-            control.execute(
-                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
-                    sql.Identifier(old), sql.Identifier(new)
-                )
-            )
-            allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
-            control.execute(allow.format(sql.Identifier(new)))
+def comment_of(connection: Connection, database: str) -> str | None:
+    query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+    row = connection.execute(query, (database,)).fetchone()
+    return row[0] if row else None
+
+
+def comment(connection: Connection, database: str, text: str | None) -> None:
+    statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
+    connection.execute(statement.format(sql.Identifier(database), sql.Literal(text)))

@@ -11,9 +11,14 @@ from psycopg.pq import TransactionStatus
 from pydantic import BaseModel, ConfigDict
 
 from migrations.guard import catalog
+from migrations.guard.progress import Say, silent
 
 # Any order of rows gives the same sum; 64 bits of hash over key and value see a cent that changed its row.
 CHECKSUM = "sum(hashtextextended(ROW({})::text, 0)::numeric)::text"
+# As of the last VACUUM or index build: pg_table_size would wait behind somebody's schema change.
+TABLE_BYTES = """
+SELECT oid, relpages::bigint * current_setting('block_size')::bigint FROM pg_class WHERE relkind = 'r'
+"""
 SETTINGS = {
     # Names then come out qualified, values as the same text in every session.
     "search_path": "pg_catalog",
@@ -77,16 +82,22 @@ class Snapshot(Frozen):
     objects: dict[str, str]
 
 
-def take(connection: Connection, *, contents: bool = False, violations: bool = True) -> Snapshot:
+def take(
+    connection: Connection,
+    *,
+    contents: bool = False,
+    violations: bool = True,
+    progress: Say = silent,
+) -> Snapshot:
     """`contents`: checksum every row too.  `violations`: count what breaks each constraint.
 
     In the caller's transaction, else in one of its own that reads one instant.
     """
     if connection.info.transaction_status != TransactionStatus.IDLE:
         prepare(connection)
-        return _taken(connection, contents, violations)
+        return _taken(connection, contents, violations, progress)
     with one_instant(connection):
-        return _taken(connection, contents, violations)
+        return _taken(connection, contents, violations, progress)
 
 
 @contextmanager
@@ -106,11 +117,11 @@ def prepare(connection: Connection) -> None:
         connection.execute("SELECT set_config(%s, %s, true)", (name, value))
 
 
-def _taken(connection: Connection, contents: bool, violations: bool) -> Snapshot:
+def _taken(connection: Connection, contents: bool, violations: bool, progress: Say) -> Snapshot:
     return Snapshot(
         instant=str(one(connection, "SELECT pg_current_snapshot()::text")),
         revision=revision(connection),
-        tables={t.name: _table(connection, t, contents) for t in catalog.tables(connection)},
+        tables=dict(_tables(connection, contents, progress)),
         constraints=dict(_constraints(connection, violations)),
         indexes={
             name: Index(table=table, definition=definition, valid=valid)
@@ -128,9 +139,22 @@ def revision(connection: Connection) -> tuple[str, ...]:
     return tuple(str(row[0]) for row in connection.execute(query).fetchall())
 
 
-def one(connection: Connection, query: str) -> object:
-    row = connection.execute(query.encode()).fetchone()
+def one(connection: Connection, query: str | sql.Composed) -> object:
+    row = connection.execute(query.encode() if isinstance(query, str) else query).fetchone()
     return row[0] if row else None
+
+
+def _tables(connection: Connection, contents: bool, progress: Say) -> Iterator[tuple[str, Table]]:
+    """The bar moves with the bytes of the tables that are read."""
+    tables = catalog.tables(connection)
+    sizes: dict[int, int] = dict(connection.execute(TABLE_BYTES).fetchall())
+    what, read = f"reading of {connection.info.dbname}", 0
+    expected = sum(sizes.get(each.oid, 0) for each in tables)
+    for table in tables:
+        progress(what, read, expected)
+        yield table.name, _table(connection, table, contents)
+        read += sizes.get(table.oid, 0)
+    progress(what, expected, expected)
 
 
 def _table(connection: Connection, table: catalog.Table, contents: bool) -> Table:

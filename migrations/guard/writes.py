@@ -4,7 +4,8 @@ Counters and positions of the write-ahead log say that something was written; on
 are compared in buckets of their keys' hashes, and only buckets that differ are read.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
@@ -12,7 +13,7 @@ from operator import itemgetter
 from psycopg import Connection, sql
 
 from migrations.guard import catalog
-from migrations.guard.snapshot import columns_of, one_instant
+from migrations.guard.snapshot import columns_of, one, one_instant
 
 BUCKETS = 4096
 # What is shown of each table; all are counted.
@@ -20,6 +21,11 @@ SHOWN_ROWS = 20
 # The chain's own table says where the schema is, not what anybody wrote.
 NOT_WRITES = "public.alembic_version"
 
+OLDEST = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+# Those too that an ended transaction wrote just before: then the table is compared once more than it had to be.
+WRITTEN_SINCE = """
+SELECT count(*), count(*) FILTER (WHERE age(xmin) <= age(%s::text::xid)) FROM ONLY {}
+"""
 BUCKET_SUMS = """
 SELECT hashtextextended(ROW({key})::text, 0) & {mask}, sum(hashtextextended(ROW({row})::text, 0)::numeric)
 FROM ONLY {table} GROUP BY 1
@@ -53,16 +59,55 @@ def phrase(lost: list[Lost]) -> str:
     return ", ".join(map(str, lost))
 
 
+@dataclass(frozen=True)
+class Look:
+    """What would be lost, table by table, and what has to stay as it is for that to be true a little later.
+
+    `oldest` is the first transaction that was under way, or still to come, when the live database was read.
+    """
+
+    oldest: int
+    tables: Mapping[str, catalog.Table]
+    rows: Mapping[str, int]
+    found: Mapping[str, Lost]
+
+    @property
+    def lost(self) -> list[Lost]:
+        return [each for each in self.found.values() if each.rows]
+
+
 def lost_writes(live: Connection, copy: Connection) -> list[Lost]:
     """Both sides are read each at one instant; neither is written to."""
+    return look(live, copy).lost
+
+
+def look(live: Connection, copy: Connection, since: Look | None = None) -> Look:
+    """`since`: an earlier look at the same two; tables that nobody wrote to after it are not compared again."""
     with one_instant(live), one_instant(copy):
+        oldest = int(str(one(live, OLDEST)))
         copied = {each.name: each for each in catalog.tables(copy)}
-        found = [
-            _compare(live, copy, table, copied.get(table.name))
-            for table in catalog.tables(live)
-            if table.name != NOT_WRITES
-        ]
-    return [each for each in found if each.rows]
+        tables = {each.name: each for each in catalog.tables(live) if each.name != NOT_WRITES}
+        rows, found = dict[str, int](), dict[str, Lost]()
+        for name, table in tables.items():
+            if since is not None and _untouched(live, table, since):
+                rows[name], found[name] = since.rows[name], since.found[name]
+                continue
+            rows[name] = _count(live, table)
+            found[name] = _compare(live, copy, table, copied.get(name))
+    return Look(oldest, tables, rows, found)
+
+
+def _untouched(live: Connection, table: catalog.Table, since: Look) -> bool:
+    """Certain by PostgreSQL's own marks: a row written since has a younger writer, one deleted is missing."""
+    if since.tables.get(table.name) != table:
+        return False
+    query = sql.SQL(WRITTEN_SINCE).format(table.identifier)
+    row = live.execute(query, (str(since.oldest % 2**32),)).fetchone()
+    return row == (since.rows[table.name], 0)
+
+
+def _count(live: Connection, table: catalog.Table) -> int:
+    return int(str(one(live, sql.SQL("SELECT count(*) FROM ONLY {}").format(table.identifier))))
 
 
 def _compare(
@@ -72,7 +117,8 @@ def _compare(
         return _all_of(live, table)
     common = {n: t for n, t in table.columns.items() if n in copied.columns}
     sides = [_Side(connection, table, common) for connection in (live, copy)]
-    here, there = (each.buckets() for each in sides)
+    with ThreadPoolExecutor(len(sides)) as beside:
+        here, there = beside.map(_Side.buckets, sides)
     differing = sorted(b for b in here.keys() | there.keys() if here.get(b) != there.get(b))
     count, examples = 0, list[str]()
     for ours, theirs in zip(*(each.rows(differing) for each in sides), strict=True):

@@ -1,5 +1,6 @@
 """A restore stands beside, is checked, takes the place by renaming; what would be lost is shown and typed."""
 
+import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from migrations.faults import CannotReach
-from migrations.guard import properties
+from migrations.guard import doors, properties
 from migrations.guard.backup import backup
 from migrations.guard.manifest import Backup, BackupFault
 from migrations.guard.restore import WritesWouldBeLost, proven, restore
@@ -160,14 +161,16 @@ def test_writes_that_come_in_during_the_restore_are_not_lost_unseen(
     shop: Database, saved: Backup, trail: Trail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first look finds nothing; before the second, when the doors are shut, a customer comes."""
-    closed = properties.closed
+    shut = doors.shut
 
-    def late(control: psycopg.Connection, database: str, staying: set[int]) -> object:
+    def late(
+        control: psycopg.Connection, elsewhere: str, names: doors.Names, staying: set[int]
+    ) -> object:
         with psycopg.connect(shop.url) as storefront:
             add_customer(storefront)
-        return closed(control, database, staying)
+        return shut(control, elsewhere, names, staying)
 
-    monkeypatch.setattr(properties, "closed", late)
+    monkeypatch.setattr(doors, "shut", late)
     with pytest.raises(
         WritesWouldBeLost, match=r"1 row in public\.addresses, 1 row in public\.users"
     ):
@@ -246,7 +249,7 @@ def test_an_old_fault_does_not_keep_a_backup_from_being_proven(
 def test_scratch_databases_of_killed_runs_go_and_those_in_use_stay(
     shop: Database, saved: Backup, trail: Trail
 ) -> None:
-    left = "farebox_scratch_" + shop.name[-8:].replace("_", "x")
+    left = f"farebox_scratch_{secrets.token_hex(4)}"
     execute_alone(shop.url, f'CREATE DATABASE "{left}"')
     with proven(saved, shop.url, trail=trail) as first:
         assert not exists(shop.url, left)
