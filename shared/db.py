@@ -72,7 +72,9 @@ async def raw_connect(url: str, schema: str) -> asyncpg.Connection:
 
 def plain_url(url: str) -> str:
     """`url` without SQLAlchemy's driver suffix, as libpq and asyncpg want it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    # SQLAlchemy writes a blank as it is, libpq will have none.
+    return plain.replace(" ", "%20")
 
 
 def _server_settings(schema: str) -> dict[str, str]:

@@ -165,8 +165,8 @@ def _without_secret(url: str, name: str) -> tuple[str, dict[str, str]]:
 
 def on_database(url: str, database: str) -> str:
     """`url`, to another database of the same server."""
-    parts = make_url(url).set(database=database, drivername="postgresql")
-    return parts.render_as_string(hide_password=False)
+    parts = make_url(url).set(database=database)
+    return plain_url(parts.render_as_string(hide_password=False))
 
 
 def require_space(folder: Path, needed: int) -> None:
