@@ -42,6 +42,13 @@ def commits(tree: JsonValue) -> bool:
     return any(kind in ("PLpgSQL_stmt_commit", "PLpgSQL_stmt_rollback") for kind, _ in nodes(tree))
 
 
+def in_handlers(tree: JsonValue) -> set[int]:
+    """Lines of what runs after a rollback to the block's beginning."""
+    handlers = [node for kind, node in nodes(tree) if kind == "PLpgSQL_exception"]
+    lines = (inner.get("lineno") for each in handlers for _, inner in nodes(each))
+    return {each for each in lines if isinstance(each, int)}
+
+
 def nodes(tree: JsonValue) -> Iterator[tuple[str, dict[str, JsonValue]]]:
     """Every PL/pgSQL node with its kind, in the order it stands."""
     if isinstance(tree, list):

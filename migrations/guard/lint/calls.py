@@ -122,6 +122,7 @@ def _body(case: Case, language: str, body: str, first_line: int, step: Step) -> 
 
 def _plpgsql(case: Case, tree: blocks.JsonValue, first_line: int, step: Step) -> None:
     before = (case.endless, case.commits)
+    handlers = {first_line + number - 1 for number in blocks.in_handlers(tree)}
     case.commits = blocks.commits(tree)
     case.endless = blocks.loops(tree) and not case.commits
     for line, text, statements in blocks.statements(tree, first_line):
@@ -131,8 +132,12 @@ def _plpgsql(case: Case, tree: blocks.JsonValue, first_line: int, step: Step) ->
             if each.kind == "transaction_stmt":
                 case.session.begin(block=True)
                 continue
+            held = dict(case.session.held)
+            if line in handlers:
+                case.session.held.clear()
             with case.part(Source.of(text or "", line), each):
                 step(case, each)
+            case.session.held = held | case.session.held
     case.endless, case.commits = before
 
 

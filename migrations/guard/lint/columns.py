@@ -4,13 +4,17 @@ import re
 
 from postgast import pg_query_pb2 as pg
 
+from migrations.guard.lint import rewrites
 from migrations.guard.lint.builtins import NOT_VOLATILE
 from migrations.guard.lint.case import Case
 from migrations.guard.lint.facts import Name
 from migrations.guard.lint.source import walk
 from migrations.guard.lint.world import show
 
-SERIALS = {"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"}
+SERIALS = {
+    "serial": "int4", "bigserial": "int8", "smallserial": "int2",
+    "serial4": "int4", "serial8": "int8", "serial2": "int2",
+}  # fmt: skip
 SHAPE = re.compile(r"([a-z ]+?)(?:\((\d+)(?:,(-?\d+))?\))?( with(?:out)? time zone)?")
 SHORT = {
     "int2": "smallint", "int4": "integer", "int8": "bigint", "varchar": "character varying",
@@ -25,48 +29,78 @@ def add_column(case: Case, table: Name, column: pg.ColumnDef) -> None:
     """The whole of ADD COLUMN on an existing table; foreign keys and checks of the column too."""
     kinds = {each.constraint.contype: each.constraint for each in column.constraints}
     kind = column.type_name.names[-1].string.sval
-    bare = f"ALTER TABLE {show(table)} ADD COLUMN {column.colname} {type_text(column.type_name)};"
+    required = pg.CONSTR_NOTNULL in kinds or pg.CONSTR_PRIMARY in kinds
     default = kinds.get(pg.CONSTR_DEFAULT)
+    counted = kind in SERIALS or pg.CONSTR_IDENTITY in kinds
     volatile = volatile_call(case, default.raw_expr) if default else None
-    if kind in SERIALS or pg.CONSTR_IDENTITY in kinds:
-        volatile = "nextval"
-    if volatile:
-        case.report(
-            "add-column-volatile-default",
-            f"{volatile}() is asked for each row: {show(table)} is rewritten under ACCESS EXCLUSIVE,"
-            " reads and writes wait until it is done",
-            f"{bare}\n-- then, alone: ALTER TABLE {show(table)} ALTER COLUMN {column.colname}"
-            " SET DEFAULT …;\n-- then fill the old rows in batches",
-            at=column.location, size_of=table,
-        )  # fmt: skip
+    generated = kinds.get(pg.CONSTR_GENERATED)
+    null_default = default is None or default.raw_expr.a_const.isnull
+    if counted or volatile:
+        _volatile_default(case, table, column, "nextval" if counted else volatile or "")
     elif _constrained_domain(case, kind):
         case.report(
             "add-column-constrained-domain",
             f"the domain {kind} has a constraint: {show(table)} is rewritten under ACCESS EXCLUSIVE"
             " to try it on each row",
-            f"-- the domain's own type, then a CHECK … NOT VALID, validated later\n{bare}",
+            f"-- the domain's own type, then a CHECK … NOT VALID, validated later\n"
+            f"{rewrites.column(table, column)}",
             at=column.location, size_of=table,
         )  # fmt: skip
-    generated = kinds.get(pg.CONSTR_GENERATED)
-    if generated and generated.generated_kind != "v":
-        case.report(
-            "add-column-generated-stored",
-            f"a stored generated column rewrites {show(table)} under ACCESS EXCLUSIVE",
-            f"{bare}\n-- keep it by a trigger or in the application; fill the old rows in batches",
-            at=column.location, size_of=table,
-        )  # fmt: skip
-    null_default = default is None or default.raw_expr.a_const.isnull
-    required = pg.CONSTR_NOTNULL in kinds or pg.CONSTR_PRIMARY in kinds
-    if required and null_default and not generated and not volatile:
+    elif generated and generated.generated_kind != "v":
+        _stored(case, table, column, generated)
+    elif required and null_default and not generated:
+        blank = rewrites.BLANKS.get(kind)
+        bare = rewrites.column(table, column).removesuffix(";")
         case.report(
             "add-column-not-null-without-default",
             f"fails as soon as {show(table)} has a row, and the old code's INSERTs fail after it",
-            f"{bare[:-1]} NOT NULL DEFAULT …; -- a constant, or leave it nullable, fill it in"
-            " batches, then SET NOT NULL by way of a validated CHECK",
+            f"{bare} NOT NULL DEFAULT {blank};" if blank else
+            f"{bare}; -- the new code fills it; the old rows in batches; then\n"
+            f"{rewrites.not_null(table, column.colname)}",
             at=column.location,
-        )
+        )  # fmt: skip
     _column_constraints(case, table, column)
     case.world.new_columns.add((table, column.colname))
+
+
+def _volatile_default(case: Case, table: Name, column: pg.ColumnDef, volatile: str) -> None:
+    name, kind = column.colname, column.type_name.names[-1].string.sval
+    kinds = {each.constraint.contype: each.constraint for each in column.constraints}
+    bare = pg.ColumnDef()
+    bare.CopyFrom(column)
+    before = ""
+    if pg.CONSTR_DEFAULT in kinds:
+        value = rewrites.expression(kinds[pg.CONSTR_DEFAULT].raw_expr)
+    else:
+        sequence = f"{table[1]}_{name}_seq"
+        value = f"nextval('{sequence}')"
+        bare.type_name.names[-1].string.sval = SERIALS.get(kind, kind)
+        before = f"CREATE SEQUENCE {sequence};\n"
+    steps = [
+        before + rewrites.column(table, bare), rewrites.set_default(table, name, value),
+        rewrites.fill(table, name, value),
+    ]  # fmt: skip
+    if pg.CONSTR_NOTNULL in kinds or pg.CONSTR_DEFAULT not in kinds:
+        steps.append(rewrites.not_null(table, name))
+    case.report(
+        "add-column-volatile-default",
+        f"{volatile}() is asked for each row: {show(table)} is rewritten under ACCESS EXCLUSIVE,"
+        " reads and writes wait until it is done",
+        "\n".join(steps), at=column.location, size_of=table,
+    )  # fmt: skip
+
+
+def _stored(case: Case, table: Name, column: pg.ColumnDef, generated: pg.Constraint) -> None:
+    name = column.colname
+    value = rewrites.expression(generated.raw_expr)
+    trigger = rewrites.kept_by_trigger(table, name, rewrites.of_new_row(generated.raw_expr))
+    fill = rewrites.fill(table, name, value, f"{name} IS DISTINCT FROM {value}")
+    case.report(
+        "add-column-generated-stored",
+        f"a stored generated column rewrites {show(table)} under ACCESS EXCLUSIVE",
+        f"{rewrites.column(table, column)}\n{trigger}\n{fill}",
+        at=column.location, size_of=table,
+    )  # fmt: skip
 
 
 def _constrained_domain(case: Case, kind: str) -> bool:
@@ -75,17 +109,15 @@ def _constrained_domain(case: Case, kind: str) -> bool:
 
 
 def _column_constraints(case: Case, table: Name, column: pg.ColumnDef) -> None:
-    bare = f"ALTER TABLE {show(table)} ADD COLUMN {column.colname} {type_text(column.type_name)};"
+    bare = rewrites.column(table, column)
     name = f"{table[1]}_{column.colname}"
     for constraint in (each.constraint for each in column.constraints):
         if constraint.contype == pg.CONSTR_CHECK:
+            late = rewrites.not_valid(table, constraint, f"{name}_check")
             case.report(
                 "add-constraint-without-not-valid",
                 f"the CHECK is tried on every row of {show(table)} under ACCESS EXCLUSIVE",
-                f"{bare}\nALTER TABLE {show(table)} ADD CONSTRAINT {name}_check CHECK (…) NOT VALID;"
-                f"\n-- in a later transaction:\nALTER TABLE {show(table)} VALIDATE CONSTRAINT"
-                f" {name}_check;",
-                at=constraint.location, size_of=table,
+                f"{bare}\n{late}", at=constraint.location, size_of=table,
             )  # fmt: skip
         elif constraint.contype in (pg.CONSTR_UNIQUE, pg.CONSTR_PRIMARY):
             case.report(
@@ -97,25 +129,35 @@ def _column_constraints(case: Case, table: Name, column: pg.ColumnDef) -> None:
                 at=constraint.location, size_of=table,
             )  # fmt: skip
         elif constraint.contype == pg.CONSTR_FOREIGN:
-            other = case.world.name(constraint.pktable)
-            if case.existing(other) and other != table:
-                case.report(
-                    "add-column-inline-foreign-key",
-                    f"one statement takes ACCESS EXCLUSIVE on {show(table)} and then waits for"
-                    f" {show(other)}; with a default it checks every row as well",
-                    f"{bare}\n-- in a transaction of its own:\nALTER TABLE {show(table)} ADD"
-                    f" CONSTRAINT {name}_fkey FOREIGN KEY ({column.colname}) REFERENCES"
-                    f" {show(other)} NOT VALID;\n-- in a later one:\nALTER TABLE {show(table)}"
-                    f" VALIDATE CONSTRAINT {name}_fkey;",
-                    at=constraint.location,
-                )
+            _inline_foreign_key(case, table, column, constraint)
+
+
+def _inline_foreign_key(
+    case: Case, table: Name, column: pg.ColumnDef, constraint: pg.Constraint
+) -> None:
+    other = case.world.name(constraint.pktable)
+    if not case.existing(other) or other == table:
+        return
+    named = pg.Constraint()
+    named.CopyFrom(constraint)
+    named.fk_attrs.append(pg.Node(string=pg.String(sval=column.colname)))
+    name = constraint.conname or f"{table[1]}_{column.colname}_fkey"
+    case.report(
+        "add-column-inline-foreign-key",
+        f"one statement takes ACCESS EXCLUSIVE on {show(table)} and then waits for"
+        f" {show(other)}; with a default it checks every row as well",
+        f"{rewrites.column(table, column)}\n{rewrites.LATER}\n"
+        f"{rewrites.not_valid(table, named, name)}",
+        at=constraint.location,
+    )
 
 
 def change_type(case: Case, table: Name, column: str, definition: pg.ColumnDef) -> None:
     """Without a database the old type is not known; only a cast that never rewrites is let through."""
     after = type_text(definition.type_name)
     known = case.facts.columns.get((*table, column)) if case.facts else None
-    if definition.raw_default.WhichOneof("node") is None:
+    plain = definition.raw_default.WhichOneof("node") is None
+    if plain and not definition.HasField("coll_clause"):
         if known is not None and is_free(known, after):
             return
         if known is None and after in ("text", "character varying"):
@@ -125,12 +167,18 @@ def change_type(case: Case, table: Name, column: str, definition: pg.ColumnDef) 
                 " --database-url to know",
             )
             return
+    wider = pg.ColumnDef(colname=f"{column}_new", type_name=definition.type_name)
+    value = column if plain else rewrites.expression(definition.raw_default)
+    of_new = f"NEW.{column}" if plain else rewrites.of_new_row(definition.raw_default)
+    missing = f"{column}_new IS NULL AND {column} IS NOT NULL"
     case.report(
         "alter-column-type",
         f"{show(table)}.{column} to {after} rewrites the table and its indexes, or reads it through,"
         " under ACCESS EXCLUSIVE; the old code may not bear the new type",
-        f"ALTER TABLE {show(table)} ADD COLUMN {column}_new {after};\n-- write both, fill in"
-        " batches, read the new one, and drop the old one a release later",
+        f"{rewrites.column(table, wider)}\n"
+        f"{rewrites.kept_by_trigger(table, wider.colname, of_new)}\n"
+        f"{rewrites.fill(table, wider.colname, value, missing)}\n"
+        f"-- a release later the code uses {column}_new; another one later {column} is dropped",
         at=definition.location, size_of=table,
     )  # fmt: skip
 
@@ -171,14 +219,10 @@ def set_not_null(case: Case, table: Name, column: str) -> None:
         proven = check.proves == column or (check.proves is None and column in name)
         if owner == table and check.validated and proven:
             return
-    name = f"{table[1]}_{column}_not_null"
     case.report(
         "set-not-null-without-check",
         f"{show(table)} is read through under ACCESS EXCLUSIVE: reads and writes wait",
-        f"ALTER TABLE {show(table)} ADD CONSTRAINT {name} CHECK ({column} IS NOT NULL) NOT VALID;\n"
-        f"-- in a later transaction:\nALTER TABLE {show(table)} VALIDATE CONSTRAINT {name};\n"
-        f"ALTER TABLE {show(table)} ALTER COLUMN {column} SET NOT NULL;\n"
-        f"ALTER TABLE {show(table)} DROP CONSTRAINT {name};",
+        rewrites.not_null(table, column),
         size_of=table,
     )
 

@@ -2,6 +2,7 @@
 
 from postgast import pg_query_pb2 as pg
 
+from migrations.guard.lint import rewrites
 from migrations.guard.lint.case import Case
 from migrations.guard.lint.columns import set_not_null
 from migrations.guard.lint.facts import Name
@@ -65,12 +66,10 @@ def _rows_are_checked(case: Case, table: Name, constraint: pg.Constraint, name: 
     where = show(table)
     if constraint.contype == pg.CONSTR_FOREIGN:
         where += f" and {show(case.world.name(constraint.pktable))}"
-    text = case.statement.text
     case.report(
         "add-constraint-without-not-valid",
         f"every row of {show(table)} is checked while {mode} is held on {where}",
-        f"{text} NOT VALID;\n-- in a later transaction:\n"
-        f"ALTER TABLE {show(table)} VALIDATE CONSTRAINT {name};",
+        rewrites.not_valid(table, constraint, name),
         at=constraint.location, size_of=table,
     )  # fmt: skip
 

@@ -1,8 +1,10 @@
 """Statements that change rows: how many, and beside which locks."""
 
+import postgast
 from google.protobuf.message import Message
 from postgast import pg_query_pb2 as pg
 
+from migrations.guard.lint import rewrites
 from migrations.guard.lint.case import Case
 from migrations.guard.lint.facts import Name
 from migrations.guard.lint.source import walk
@@ -13,6 +15,10 @@ KEYS = {"id", "uuid", "key", "name", "code", "slug", "version_num", "email", "to
 KEY_ENDINGS = ("_id", "_key", "_uuid", "_slug")
 # More than that in one statement is no batch: its rows stay locked for seconds.
 LARGEST_BATCH = 100_000
+KEY_RANGE = "id >= 1 AND id < 1001"
+BY_RANGE = (
+    f"-- a range of its source's key at a time (… WHERE {KEY_RANGE}), each in its transaction:\n"
+)
 RANGE_ENDS = ({">", ">="}, {"<", "<="})
 
 
@@ -24,7 +30,7 @@ def changes(case: Case, node: pg.Node) -> None:
         elif isinstance(each, pg.MergeStmt):
             target = case.world.name(each.relation)
             if case.existing(target):
-                _unbatched(case, target, "MERGE")
+                _unbatched(case, target, "MERGE", BY_RANGE + case.statement.text)
         elif isinstance(each, pg.InsertStmt):
             _insert(case, each)
 
@@ -80,18 +86,19 @@ def _change(case: Case, statement: pg.UpdateStmt | pg.DeleteStmt) -> None:
     if not case.endless and (any(map(limited, joined)) or is_batch(where)):
         case.long_work(f"a batch of {word} {show(target)}", [target])
         return
-    _unbatched(case, target, word)
+    try:
+        rewrite = rewrites.batched(statement)
+    except postgast.PgQueryError:
+        rewrite = f"{rewrites.AGAIN}\n{case.statement.text} AND {KEY_RANGE};"
+    _unbatched(case, target, word, rewrite)
 
 
-def _unbatched(case: Case, target: Name, word: str) -> None:
-    verb = f"UPDATE {show(target)} SET …" if word != "DELETE" else f"DELETE FROM {show(target)}"
+def _unbatched(case: Case, target: Name, word: str, rewrite: str) -> None:
     case.report(
         "unbatched-change",
         f"one {word} touches any number of rows of {show(target)}: it keeps them locked against"
         " the application's writes until it commits, and bloats the table",
-        f"-- again and again until it changes no row, each in a transaction of its own:\n{verb}\n"
-        f"WHERE ctid = ANY (ARRAY(SELECT ctid FROM {show(target)} WHERE … LIMIT 1000"
-        " FOR UPDATE SKIP LOCKED));",
+        rewrite,
         size_of=target,
     )
     case.long_work(f"{word} of {show(target)}", [target])
@@ -106,7 +113,8 @@ def _insert(case: Case, statement: pg.InsertStmt) -> None:
         return
     updates = statement.on_conflict_clause.action == pg.ONCONFLICT_UPDATE
     if updates and case.existing(target):
-        _unbatched(case, target, "INSERT … ON CONFLICT DO UPDATE")
+        rewrite = BY_RANGE + case.statement.text
+        _unbatched(case, target, "INSERT … ON CONFLICT DO UPDATE", rewrite)
     else:
         case.long_work(
             f"INSERT … SELECT into {show(target)}", read, locks_rows=case.existing(target)

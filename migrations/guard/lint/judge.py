@@ -30,6 +30,7 @@ from migrations.guard.lint.source import (
     Statement,
     SyntaxFault,
     overrides_in,
+    text_of,
     unseen_in,
     walk,
 )
@@ -54,8 +55,7 @@ def lint_files(
     """Files in the order they would run: a table made by one is new to the next.  Raises OSError."""
     world = World()
     return [
-        judge(path.read_text(), str(path), world, facts=facts, overrides=overrides)
-        for path in paths
+        judge(text_of(path), str(path), world, facts=facts, overrides=overrides) for path in paths
     ]
 
 
@@ -73,7 +73,7 @@ def judge(
             fault.message,
             "-- correct the statement: nothing after it is judged",
         )
-        return _verdict(file, [found], [], [*overrides, *overrides_in(sql)])
+        return _verdict(sql, file, ([found], []), overrides)
     case = Case(file, source, world, _session(statements, facts), facts)
     for each in statements:
         case.statement = each
@@ -87,7 +87,7 @@ def judge(
             "-- write the statements out; lint the included file beside this one",
         )
     more = squawk.findings(source.text.decode())
-    return _verdict(file, [*case.findings, *more], case.notes, [*overrides, *overrides_in(sql)])
+    return _verdict(sql, file, ([*case.findings, *more], case.notes), overrides)
 
 
 def _session(statements: Sequence[Statement], facts: LiveFacts | None) -> Session:
@@ -120,9 +120,11 @@ def _validates_its_own(statements: Sequence[Statement]) -> bool:
 
 
 def _verdict(
-    file: str, found: list[Finding], notes: list[Finding], overrides: Sequence[Override]
+    sql: str, file: str, gathered: tuple[list[Finding], list[Finding]], given: Sequence[Override]
 ) -> FileReport:
-    reasons = {each.rule: each.reason for each in overrides}
+    found, notes = gathered
+    inside = overrides_in(sql)
+    reasons = {each.rule: each.reason for each in [*given, *inside]}
     judged = sorted(
         (
             Finding(
@@ -134,6 +136,12 @@ def _verdict(
         ),
         key=lambda each: each.line,
     )  # fmt: skip
+    asked = {each.rule for each in judged}
+    notes += [
+        Finding("override-not-needed", 1, f"farebox:allow {each.rule}: no such finding", "")
+        for each in inside
+        if each.rule not in asked
+    ]
     safe = all(each.overridden for each in judged)
     return FileReport(file, "safe" if safe else "dangerous", tuple(judged), tuple(notes))
 
@@ -296,10 +304,10 @@ def _look_at_objects(case: Case, statement: Statement) -> None:
             objects.make_domain(case, node.create_domain_stmt)
         case "alter_domain_stmt":
             objects.change_domain(case, node.alter_domain_stmt)
-        case "create_enum_stmt":
-            world.enums.add(node.create_enum_stmt.type_name[-1].string.sval)
         case "discard_stmt" if node.discard_stmt.target == pg.DISCARD_ALL:
             case.session.reset_all()
+        case "alter_table_move_all_stmt":
+            objects.move_all(case)
         case "alter_system_stmt":
             objects.change_server(case)
         case _:

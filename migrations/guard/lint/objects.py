@@ -236,7 +236,7 @@ def change_enum(case: Case, statement: pg.AlterEnumStmt) -> None:
             f"ALTER TYPE {name} ADD VALUE '{statement.new_val}';\n-- in a later transaction, in"
             " batches, move the rows; the old value stays",
         )
-    elif case.session.in_block and statement.type_name[-1].string.sval not in case.world.enums:
+    elif case.session.in_block:
         case.session.new_enum_values.add(statement.new_val)
 
 
@@ -260,6 +260,14 @@ def change_domain(case: Case, statement: pg.AlterDomainStmt) -> None:
             f"ALTER DOMAIN {name} ADD CONSTRAINT {name}_check CHECK (…) NOT VALID;\n"
             f"-- in a later transaction:\nALTER DOMAIN {name} VALIDATE CONSTRAINT {name}_check;",
         )
+
+
+def move_all(case: Case) -> None:
+    case.report(
+        "tablespace-move",
+        "every table or index of the tablespace is copied under ACCESS EXCLUSIVE, one after the other",
+        "REINDEX (TABLESPACE …) INDEX CONCURRENTLY …; -- indexes one by one; tables by pg_repack",
+    )
 
 
 def change_server(case: Case) -> None:

@@ -37,6 +37,12 @@ class FileReport:
     notes: tuple[Finding, ...] = ()
 
 
+def unneeded(reports: Sequence[FileReport], overrides: Sequence[Override]) -> list[Override]:
+    """Exceptions that nothing needs any more, or whose rule is misspelt."""
+    used = {each.rule for report in reports for each in report.findings if each.overridden}
+    return [each for each in overrides if each.rule not in used]
+
+
 def as_json(reports: Sequence[FileReport]) -> str:
     """Notes are for people; a script reads what decides.  An override is told in its finding's message."""
     return json.dumps(

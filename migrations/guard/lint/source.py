@@ -1,8 +1,10 @@
 """A SQL file as PostgreSQL's own grammar reads it: statements, their lines, and the exceptions its comments ask for."""
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import postgast
 from google.protobuf.message import Message
@@ -10,6 +12,7 @@ from postgast import pg_query_pb2 as pg
 
 from migrations.guard.lint.report import Override
 
+MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 # `-- farebox:allow rule-name why it is safe here`
 ALLOW = re.compile(r"^[ \t]*--[ \t]*farebox:allow[ \t]+([a-z-]+)[ \t]+(\S.*)$", re.MULTILINE)
 PSQL_COMMAND = re.compile(rb"^\\[^\n]*", re.MULTILINE)
@@ -86,6 +89,20 @@ class Statement:
     @property
     def kind(self) -> str:
         return self.node.WhichOneof("node") or "empty"
+
+
+def text_of(path: Path) -> str:
+    """With plain newlines; bytes that are no UTF-8 are taken for Latin-1: PostgreSQL's words are the same in both.
+
+    Raises OSError.
+    """
+    raw = path.read_bytes()
+    encoding = next((name for mark, name in MARKS.items() if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def unseen_in(sql: str) -> list[int]:

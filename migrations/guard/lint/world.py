@@ -39,7 +39,6 @@ class World:
     stable_functions: set[str] = field(default_factory=set)
     bodies: dict[str, Body] = field(default_factory=dict)
     policies: set[Name] = field(default_factory=set)
-    enums: set[str] = field(default_factory=set)
     # Domains made here, and whether they constrain their values.
     domains: dict[str, bool] = field(default_factory=dict)
     # Of which old tables a new one holds a copy; which tables were given a trigger.
