@@ -1,25 +1,36 @@
 """Where a database differs from the models, in alembic's own words."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import psycopg
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from psycopg import Connection
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine, pool, text
-from sqlalchemy.engine import make_url
 
+from migrations.guard.statements import PlannedStep
 from migrations.models import target_metadata
-from shared.db import SERVICES
+from shared.db import SERVICES, plain_url
 
 OWN_SCHEMAS = {"public", *SERVICES}
+WORD = re.compile(r"\w+")
+# Behind somebody's schema change it would wait for ever.
+LOCK_TIMEOUT = "10s"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """`extra`: the database has what no model names; somebody else's table, most often."""
+    """`extra`: the database has what no model names; somebody else's table, most often.
+
+    `subject` is what differs, by its own name: of a column the column's, of an index the index's.
+    """
 
     what: str
     extra: bool
+    subject: str = ""
 
     def __str__(self) -> str:
         return self.what
@@ -27,12 +38,23 @@ class Drift:
 
 def drift(url: str) -> list[Drift]:
     """Of a database at head."""
-    engine = create_engine(
-        make_url(url).set(drivername="postgresql+psycopg"), poolclass=pool.NullPool
-    )
+    return _compared(lambda: psycopg.connect(plain_url(url)))
+
+
+def unplanned(beside: Connection, steps: Sequence[PlannedStep]) -> list[Drift]:
+    """What is missing or other than the models say, and is named in no step that is still to come."""
+    coming = {word for step in steps for each in step.statements for word in WORD.findall(each)}
+    conninfo = make_conninfo(beside.info.dsn, password=beside.info.password)
+    found = _compared(lambda: psycopg.connect(conninfo))
+    return [each for each in found if not each.extra and each.subject not in coming]
+
+
+def _compared(connect: Callable[[], Connection]) -> list[Drift]:
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=pool.NullPool)
     with engine.connect() as connection:
         # Every schema, public too, is then written out: the models name them all.
         connection.execute(text("SET search_path = pg_catalog"))
+        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.dialect.default_schema_name = "pg_catalog"
         context = MigrationContext.configure(
             connection,
@@ -55,7 +77,9 @@ def _flat(found: Iterable[object]) -> Iterator[tuple[object, ...]]:
 
 def _told(difference: tuple[object, ...]) -> Drift:
     action = str(difference[0])
-    names = ", ".join(
-        str(getattr(each, "name", each)) for each in difference[1:4] if each is not None
+    parts = [str(getattr(each, "name", each)) for each in difference[1:4] if each is not None]
+    return Drift(
+        f"{action.replace('_', ' ')} {', '.join(parts)}",
+        extra=action.startswith("remove_"),
+        subject=parts[-1] if parts else "",
     )
-    return Drift(f"{action.replace('_', ' ')} {names}", extra=action.startswith("remove_"))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import Connection
 
 from migrations.faults import MigrationFault
@@ -15,17 +16,12 @@ from migrations.guard.lint.report import as_text
 from migrations.guard.lint.squawk import SquawkMissing
 from migrations.guard.plan import as_sql
 from migrations.guard.policy import Policy
-from migrations.guard.preflight import (
-    PreflightRefused,
-    Problem,
-    Subject,
-    known,
-    models,
-    preflight,
-)
+from migrations.guard.preflight import known, models, preflight
 from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
+from migrations.guard.rights import may_not
 from migrations.guard.snapshot import Snapshot
 from migrations.guard.statements import Chain, Kind, PlannedStep
+from migrations.guard.subject import PreflightRefused, Problem, Subject
 from migrations.guard.trail import Trail
 from migrations.run_lock import connect
 
@@ -59,11 +55,14 @@ class Plan:
 
 def make_plan(connection: Connection, chain: Chain, trail: Trail) -> Plan:
     """The SQL goes beside the trail.  Raises PreflightRefused, CannotRender."""
-    current = snapshot.revision(connection)
+    try:
+        current = snapshot.revision(connection)
+        resumed = bool(ledger.open_entries(connection))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PreflightRefused([may_not(error)]) from error
     if problems := [*models(), *known(chain, current)]:
         raise PreflightRefused(problems)
     steps = chain.upgrade(current)
-    resumed = bool(ledger.open_entries(connection))
     row = connection.execute(TABLES).fetchone()
     path = trail.folder / f"plan-{trail.run}.sql"
     if steps:

@@ -1,109 +1,39 @@
 """What must be true before anything is tried: each failure names the cause and the remedy.
 
-A `refusal` ends the run; a `warning` is said and written down (old faults do not stop a migration).
+A refusal ends the run; a warning is said and written down (old faults do not stop a migration).
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import psycopg
-from psycopg import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import configure_mappers
 
 from migrations.faults import MigrationFault
 from migrations.guard import ledger
-from migrations.guard.backup import space_needed, table_bytes, unreadable_tables
-from migrations.guard.statements import Chain, PlannedStep
+from migrations.guard.blockers import blockers, replicas
+from migrations.guard.drift import unplanned
+from migrations.guard.rights import may_not, rights
+from migrations.guard.room import room
+from migrations.guard.statements import Chain
+from migrations.guard.subject import Problem, Subject, names, one, refuse, shortened, warn
 from migrations.guard.tools import find_tools, server_major
+from migrations.models import target_metadata
+from migrations.run_lock import connect
 
 OLDEST_SERVER = 150_000
-# Younger transactions end before our last attempt does.
-LONG_TRANSACTION_SECONDS = 300
-REPLICA_LAG_SECONDS = 30
-MEBIBYTE = 2**20
+# With one of these, every other answer would be another server's or no answer at all.
+BLINDING = {"pooler", "standby"}
 
 POOLED = "SELECT pg_backend_pid() <> %s"
 STANDBY = "SELECT pg_is_in_recovery()"
 VERSION = "SELECT current_setting('server_version_num')::int"
-FOREIGN_OWNED = """
-SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND n.nspname IN ('public', 'pricing', 'payments', 'loyalty', 'analytics')
-    AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1
-"""
-RIGHTS = """
-SELECT has_database_privilege(current_database(), 'CREATE'), r.rolcreatedb OR r.rolsuper,
-    r.rolcreaterole OR r.rolsuper, current_user
-FROM pg_roles r WHERE r.rolname = current_user
-"""
-MISSING_ROLES = """
-SELECT array_agg(name) FROM unnest(ARRAY['pricing_app', 'payments_app', 'loyalty_app', 'analytics_app']) AS name
-WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
-"""
 INVALID = """
 SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT i.indisvalid AND n.nspname NOT LIKE 'pg\\_%'
     AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
 """
-PREPARED = """
-SELECT gid, owner, round(extract(epoch FROM now() - prepared))::int FROM pg_prepared_xacts
-WHERE database = current_database()
-"""
-LONG = """
-SELECT pid, usename, coalesce(nullif(application_name, ''), 'no name'), state,
-    round(extract(epoch FROM clock_timestamp() - xact_start))::int
-FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-    AND xact_start < clock_timestamp() - make_interval(secs => %s)
-ORDER BY xact_start
-"""
-DUMPS = """
-SELECT pid, usename FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE 'pg\\_dump%' AND pid <> pg_backend_pid()
-"""
-REPLICAS = """
-SELECT coalesce(nullif(application_name, ''), client_addr::text, 'a replica'),
-    coalesce(round(extract(epoch FROM replay_lag)), 0)::int
-FROM pg_stat_replication WHERE state = 'streaming'
-"""
-DATA_FOLDER = "SELECT current_setting('data_directory', true)"
-
-
-class PreflightRefused(MigrationFault):
-    exit_code = 20
-
-    def __init__(self, problems: Sequence["Problem"]) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = tuple(problems)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """`check` is a stable word for scripts."""
-
-    check: str
-    severity: Literal["refusal", "warning"]
-    cause: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.cause}: {self.remedy}"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is looked at: a connection in autocommit, the plan, and the folders that will be written."""
-
-    connection: Connection
-    chain: Chain
-    current: Sequence[str]
-    steps: Sequence[PlannedStep]
-    backup_folder: Path
-    # There is no table yet: nothing that could be lost.
-    bare: bool = False
-
 
 Check = Callable[[Subject], Iterator[Problem]]
 
@@ -117,10 +47,9 @@ def preflight(subject: Subject) -> list[Problem]:
         try:
             found.extend(check(subject))
         except psycopg.errors.InsufficientPrivilege as error:
-            said = " ".join(str(error).split())
-            found.append(
-                _warn(check.__name__.strip("_"), f"could not be checked: {said}", "as the owner")
-            )
+            found.append(may_not(error))
+        if any(each.check in BLINDING for each in found):
+            break
     return found
 
 
@@ -128,14 +57,14 @@ def known(chain: Chain, current: Sequence[str]) -> Iterator[Problem]:
     """Whether there is one way from where the database stands; the rest can only be judged if there is."""
     heads = chain.heads()
     if len(heads) != 1:
-        yield _refuse(
+        yield refuse(
             "heads",
             f"the chain of revisions ends in {', '.join(heads)}",
             "merge them: alembic merge heads",
         )
     for revision in current:
         if not chain.knows(revision):
-            yield _refuse(
+            yield refuse(
                 "revision",
                 f"the database stands at {revision}, a revision this release does not know",
                 "run the release that made it, or a newer one",
@@ -143,62 +72,29 @@ def known(chain: Chain, current: Sequence[str]) -> Iterator[Problem]:
 
 
 def models() -> Iterator[Problem]:
-    """Every model can be imported: else nobody could say what the schema should be."""
+    """Every model fits every other: else nobody could say what the schema should be."""
     try:
-        from migrations.models import target_metadata
-
+        configure_mappers()
         target_metadata()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        yield _refuse(
-            "models", f"the models cannot be imported: {error}", "repair this installation"
+    except (SQLAlchemyError, LookupError, AttributeError, TypeError, ValueError) as error:
+        yield refuse(
+            "models", f"the models do not fit together: {error}", "repair this installation"
         )
 
 
 def _server(subject: Subject) -> Iterator[Problem]:
-    if _one(subject, POOLED, subject.connection.info.backend_pid):
-        yield _refuse(
+    if one(subject, POOLED, subject.connection.info.backend_pid):
+        yield refuse(
             "pooler",
             "a pooler stands in front of the database: locks and settings would belong to somebody else",
             "give the URL of PostgreSQL itself",
         )
-    if _one(subject, STANDBY):
-        yield _refuse("standby", "this is a standby, it only reads", "give the URL of the primary")
-    version = _number(subject, VERSION)
+    if one(subject, STANDBY):
+        yield refuse("standby", "this is a standby, it only reads", "give the URL of the primary")
+    version = int(str(one(subject, VERSION)))
     if version < OLDEST_SERVER:
-        yield _refuse(
+        yield refuse(
             "version", f"PostgreSQL {version // 10_000} is too old", "15 or later is needed"
-        )
-
-
-def _rights(subject: Subject) -> Iterator[Problem]:
-    row = subject.connection.execute(RIGHTS).fetchone()
-    create, create_database, create_role, user = row if row else (False, False, False, "?")
-    if not create:
-        yield _refuse(
-            "privileges",
-            f"{user} may not create schemas here",
-            f"GRANT CREATE ON DATABASE … TO {user}",
-        )
-    if not create_database:
-        yield _refuse(
-            "privileges",
-            f"{user} may not create the database that the backup is tested in",
-            f"ALTER ROLE {user} CREATEDB",
-        )
-    missing = _one(subject, MISSING_ROLES)
-    if isinstance(missing, list) and missing and not create_role and subject.steps:
-        yield _refuse(
-            "privileges",
-            f"{user} may not create the roles {', '.join(map(str, missing))}",
-            f"ALTER ROLE {user} CREATEROLE, or create them",
-        )
-    for table in unreadable_tables(subject.connection):
-        yield _refuse(
-            "privileges", f"{user} may not read {table}", f"GRANT SELECT ON {table} TO {user}"
-        )
-    for table in _names(subject, FOREIGN_OWNED):
-        yield _refuse(
-            "privileges", f"{user} does not own {table}", f"ALTER TABLE {table} OWNER TO {user}"
         )
 
 
@@ -206,134 +102,102 @@ def _programs(subject: Subject) -> Iterator[Problem]:
     try:
         find_tools(server_major(subject.connection))
     except MigrationFault as fault:
-        judge = _warn if subject.bare else _refuse
+        judge = warn if subject.bare else refuse
         yield judge("programs", str(fault), "then run again")
 
 
-def _space(subject: Subject) -> Iterator[Problem]:
-    folder = subject.backup_folder
-    if subject.bare:
+def _scratch(subject: Subject) -> Iterator[Problem]:
+    """The place for the copy can be reached, is of the same version, and takes databases."""
+    if subject.scratch_url is None:
         return
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        yield _refuse(
-            "backup folder", f"cannot write to {folder}: {error.strerror}", "set FAREBOX_BACKUP_DIR"
-        )
+        with connect(subject.scratch_url) as there:
+            ours, theirs = server_major(subject.connection), server_major(there)
+            row = there.execute(
+                "SELECT rolcreatedb OR rolsuper, rolname FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
+    except MigrationFault as fault:
+        yield refuse("scratch", f"no place for the copy: {fault}", "FAREBOX_SCRATCH_DATABASE_URL")
         return
-    yield from _room(
-        folder,
-        space_needed(subject.connection),
-        "the backup",
-        "free some space, or set FAREBOX_BACKUP_DIR",
-    )
-    data = _one(subject, DATA_FOLDER)
-    # Only where the server's own disk can be seen from here.
-    local = subject.connection.info.host in ("", "127.0.0.1", "localhost", "::1")
-    if local and isinstance(data, str) and Path(data).is_dir():
-        yield from _room(
-            Path(data),
-            2 * table_bytes(subject.connection),
-            "the rehearsal",
-            "free some space on the server",
+    if ours != theirs:
+        yield refuse(
+            "scratch",
+            f"the copy's server is PostgreSQL {theirs}, the database's {ours}",
+            "name one of the same version in FAREBOX_SCRATCH_DATABASE_URL",
         )
-
-
-def _room(folder: Path, needed: int, purpose: str, remedy: str) -> Iterator[Problem]:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        yield _refuse(
-            "disk",
-            f"{purpose} may need {needed // MEBIBYTE} MB, {folder} has {free // MEBIBYTE} MB",
-            remedy,
+    if not (row and row[0]):
+        user = row[1] if row else "its role"
+        yield refuse(
+            "scratch",
+            f"{user} may not create the copy's database",
+            f"ALTER ROLE {user} CREATEDB there",
         )
 
 
 def _names_in_the_way(subject: Subject) -> Iterator[Problem]:
     believed, _ = ledger.done_already(ledger.open_entries(subject.connection), subject.steps)
+    there: list[tuple[str, str, str]] = []
     for step in subject.steps:
-        entry = believed.get((step.revision, step.number))
-        if entry is not None:
+        if (step.revision, step.number) in believed:
             continue
         for kind, name in step.creates:
             query = "SELECT to_regnamespace(%s)" if kind == "schema" else "SELECT to_regclass(%s)"
-            if _one(subject, query, name) is not None:
-                yield _refuse(
-                    "names",
-                    f'{kind} "{name}" already exists, and {step.revision} wants to create it',
-                    "rename it, or drop it if nobody needs it",
-                )
+            if one(subject, query, name) is not None:
+                there.append((kind, name, step.revision))
+    if there and not subject.current:
+        yield refuse(
+            "revision",
+            f"there is {shortened([name for _, name, _ in there])}, and no record of the revision it stands at",
+            "say which: python -m alembic stamp REVISION (the storefront's is d6d022bcff3b)",
+        )
+        return
+    for kind, name, revision in there:
+        yield refuse(
+            "names",
+            f'{kind} "{name}" already exists, and {revision} wants to create it',
+            "rename it, or drop it if nobody needs it",
+        )
+
+
+def _drift(subject: Subject) -> Iterator[Problem]:
+    """What the models want, the database has not, and no step brings; the rehearsal looks at the rest."""
+    if subject.bare or not subject.current:
+        return
+    try:
+        found = unplanned(subject.connection, subject.steps)
+    except DBAPIError as error:
+        said = " ".join(str(error.orig).split())
+        yield warn("drift", f"the models could not be compared: {said}", "the rehearsal will")
+        return
+    for each in found:
+        judge = refuse if subject.steps else warn
+        yield judge(
+            "drift",
+            f"the database differs from the models, and no revision makes up for it: {each}",
+            "undo what was changed by hand",
+        )
 
 
 def _indexes(subject: Subject) -> Iterator[Problem]:
     ours = {step.built_index for step in subject.steps}
-    for name in _names(subject, INVALID):
+    for name in names(subject, INVALID):
         if name not in ours:
-            yield _warn(
+            yield warn(
                 "indexes",
                 f"index {name} is INVALID",
                 f"REINDEX INDEX CONCURRENTLY {name}, or drop it",
             )
 
 
-def _blockers(subject: Subject) -> Iterator[Problem]:
-    for gid, owner, seconds in subject.connection.execute(PREPARED):
-        yield _refuse(
-            "prepared",
-            f"prepared transaction {gid} of {owner} holds its locks since {seconds} s",
-            f"COMMIT PREPARED or ROLLBACK PREPARED '{gid}'",
-        )
-    for pid, user, name, state, seconds in subject.connection.execute(
-        LONG, (LONG_TRANSACTION_SECONDS,)
-    ):
-        yield _refuse(
-            "long transaction",
-            f"process {pid} of {user} ({name}), {state}, is in one transaction since {seconds} s",
-            f"end it: SELECT pg_terminate_backend({pid})",
-        )
-    for pid, user in subject.connection.execute(DUMPS):
-        yield _refuse(
-            "dump",
-            f"another dump runs (process {pid} of {user}), our locks would queue behind it",
-            "wait for it",
-        )
-    for name, seconds in subject.connection.execute(REPLICAS):
-        if seconds > REPLICA_LAG_SECONDS:
-            yield _refuse(
-                "replicas", f"replica {name} is {seconds} s behind", "wait until it has caught up"
-            )
-
-
 CHECKS: tuple[Check, ...] = (
     _server,
-    _rights,
+    rights,
     _programs,
-    _space,
+    room,
+    _scratch,
     _names_in_the_way,
+    _drift,
     _indexes,
-    _blockers,
+    blockers,
+    replicas,
 )
-
-
-def _refuse(check: str, cause: str, remedy: str) -> Problem:
-    return Problem(check, "refusal", cause, remedy)
-
-
-def _warn(check: str, cause: str, remedy: str) -> Problem:
-    return Problem(check, "warning", cause, remedy)
-
-
-def _one(subject: Subject, query: str, *values: object) -> object:
-    row = subject.connection.execute(query.encode(), values or None).fetchone()
-    return row[0] if row else None
-
-
-def _number(subject: Subject, query: str) -> int:
-    return int(str(_one(subject, query)))
-
-
-def _names(subject: Subject, query: str) -> list[str]:
-    return [str(row[0]) for row in subject.connection.execute(query.encode())]

@@ -16,7 +16,10 @@ from migrations.guard.watch import Watcher
 from migrations.run_lock import connect
 from shared.schema import WANTED_REVISION
 from tests.conftest import Database
+from tests.migrations.conftest import migrated, postgres_15_url, template_15
 
+# Fixtures, by import: `migrated` is a database on each PostgreSQL version that must do.
+__all__ = ["migrated", "postgres_15_url", "template_15"]
 # Quick to give up: tests wait for every pause.
 IMPATIENT = Policy(
     stall_lock_timeout_ms=300,

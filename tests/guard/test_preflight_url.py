@@ -64,12 +64,15 @@ def unreachable(url: str) -> str:
     return str(caught.value)
 
 
-def changed(url: str, **parts: str) -> str:
-    return make_url(url)._replace(**parts).render_as_string(hide_password=False)
+def changed(
+    url: str, *, host: str | None = None, database: str | None = None, username: str | None = None
+) -> str:
+    parts = make_url(url).set(host=host, database=database, username=username, password=SECRET)
+    return parts.render_as_string(hide_password=False)
 
 
 def test_a_host_that_nobody_knows(database: Database) -> None:
-    said = unreachable(changed(database.url, host="nowhere.invalid", password=SECRET))
+    said = unreachable(changed(database.url, host="nowhere.invalid"))
     assert "nowhere.invalid" in said
     assert said.endswith("correct the host's name in the URL")
 
@@ -89,8 +92,11 @@ def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_database_and_a_role_that_are_not_there(database: Database) -> None:
-    for wrong in ({"database": "fbx_nothing"}, {"username": "fbx_nobody"}):
-        said = unreachable(changed(database.url, **wrong))
+    for wrong in (
+        changed(database.url, database="fbx_nothing"),
+        changed(database.url, username="fbx_nobody"),
+    ):
+        said = unreachable(wrong)
         assert "does not exist; create it, or correct the URL" in said
 
 
