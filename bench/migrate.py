@@ -128,9 +128,13 @@ class Measured:
 
 @dataclass
 class Bench:
-    ground: Ground
+    """`template` is a storefront's database with `rows` subscriptions on the server of `admin_url`."""
+
+    admin_url: str
+    folder: Path
     rows: int
     template: str = "bench_storefront"
+    quiet_seconds: float = QUIET_SECONDS
 
     async def naive(self) -> Measured:
         ini = Path(__file__).with_name("naive") / "alembic.ini"
@@ -147,13 +151,13 @@ class Bench:
         self, title: str, command: Command, beside: Beside | None = None
     ) -> Measured:
         """Run the command on a storefront's database of its own, with traffic; `beside` may get in its way."""
-        name = f"bench_{title}"
-        url = copy_storefront(self.ground.postgres.url, self.template, name)
-        folder = self.ground.folder / name
+        name = f"{self.template}_{title}"
+        url = copy_storefront(self.admin_url, self.template, name)
+        folder = self.folder / name
         folder.mkdir()
         answers = Answers()
         async with traffic(url, self.rows, folder / "answers.json", answers):
-            await asyncio.sleep(QUIET_SECONDS)
+            await asyncio.sleep(self.quiet_seconds)
             began = time.time()
             async with asyncio.TaskGroup() as group:
                 if beside is not None:
@@ -170,7 +174,7 @@ class Bench:
             stages=stages,
             own_seconds=own_seconds,
         )
-        drop_database(self.ground.postgres.url, name)
+        drop_database(self.admin_url, name)
         shutil.rmtree(folder)
         print(f"  {measured}", file=sys.stderr)
         if measured.stages:
@@ -190,11 +194,14 @@ async def traffic(url: str, rows: int, results: Path, answers: Answers) -> Async
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.migrate_load", url, str(rows), str(results)),
         stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
+    assert child.stdin is not None
+    assert child.stdout is not None
     try:
+        await child.stdout.readline()
         yield
-        assert child.stdin is not None
         child.stdin.close()
         if await child.wait() != 0:
             raise RuntimeError("the storefront's traffic broke off")
@@ -257,9 +264,10 @@ def told(trail: Path) -> tuple[tuple[Stage, ...], float]:
 
 
 async def run(ground: Ground) -> list[Result]:
-    bench = Bench(ground, int(os.environ.get("FAREBOX_BENCH_ROWS", ROWS)))
+    rows = int(os.environ.get("FAREBOX_BENCH_ROWS", ROWS))
+    bench = Bench(ground.postgres.url, ground.folder, rows)
     began = time.monotonic()
-    make_storefront(ground.postgres.url, bench.template, bench.rows)
+    make_storefront(bench.admin_url, bench.template, bench.rows)
     took = time.monotonic() - began
     print(f"  {bench.rows:,} subscriptions made in {took:.0f} s", file=sys.stderr)
     naive, guarded, blocked = await bench.naive(), await bench.guarded(), await bench.blocked()

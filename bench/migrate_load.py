@@ -1,8 +1,8 @@
 """The storefront while its database is migrated, as a process of its own: `migrate_load URL ROWS RESULTS`.
 
 Writes and reads are due at a steady rate, whatever became of those before: each is timed from when it was due, so
-that who waits behind a lock is counted with all who queue up behind it.  Ends when its standard input does, once
-everything due until then is answered.
+that who waits behind a lock is counted with all who queue up behind it.  Says when it has begun; ends when its standard
+input does, once everything due until then is answered.
 """
 
 import asyncio
@@ -54,9 +54,10 @@ class Traffic:
     created: list[object] = field(default_factory=list)
     queue: asyncio.Queue[tuple[float, Request]] = field(default_factory=asyncio.Queue)
 
-    async def run(self, url: str, stop: asyncio.Event) -> None:
+    async def run(self, url: str, connected: asyncio.Barrier, stop: asyncio.Event) -> None:
         connections = [await asyncpg.connect(url) for _ in range(self.connections)]
         workers = [asyncio.create_task(self._work(each)) for each in connections]
+        await connected.wait()
         due = time.time()
         while not stop.is_set():
             while due <= time.time():
@@ -112,7 +113,12 @@ async def work(url: str, rows: int) -> dict[str, object]:
     writes = Traffic(WRITES_PER_SECOND, WRITING_CONNECTIONS, storefront.write)
     reads = Traffic(READS_PER_SECOND, READING_CONNECTIONS, storefront.read)
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
-    await asyncio.gather(writes.run(url, stop), reads.run(url, stop))
+    connected = asyncio.Barrier(3)
+    async with asyncio.TaskGroup() as both:
+        both.create_task(writes.run(url, connected, stop))
+        both.create_task(reads.run(url, connected, stop))
+        await connected.wait()
+        print("begun", flush=True)
     lost = len(writes.created) - await _found(url, writes.created)
     return {"writes": writes.answers, "reads": reads.answers, "lost": lost}
 
