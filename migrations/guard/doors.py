@@ -20,7 +20,7 @@ from migrations.run_lock import connect
 
 NAME_BYTES = 63
 STAMP = r"\d{8}_\d{6}_[0-9a-f]{4}"
-SHUT = "farebox: {} is shut until this copy takes its place"
+SHUT = properties.OURS + "{} is shut until this copy takes its place"
 PUT_OUT_PAUSE_SECONDS = 0.1
 # Every second more is one without a database.
 PUT_OUT_PATIENCE_SECONDS = 30.0
@@ -129,12 +129,14 @@ def swap(control: Connection, names: Names) -> None:
     with control.transaction():
         said = properties.comment_of(control, names.target)
         properties.rename(control, names.target, names.kept)
-        take_place(control, names)
+        take_place(control, names, said)
+
+
+def take_place(control: Connection, names: Names, said: str | None = None) -> None:
+    """`said` of the database, in place of the mark of a copy."""
+    with control.transaction():
+        properties.rename(control, names.beside, names.target)
         properties.comment(control, names.target, said)
-
-
-def take_place(control: Connection, names: Names) -> None:
-    properties.rename(control, names.beside, names.target)
 
 
 def _short(name: str, ending: str) -> str:

@@ -27,9 +27,14 @@ SELECT CASE x.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(x.grantee) END, x.pr
 FROM pg_database d, aclexplode(d.datacl) x WHERE d.datname = %s
 """
 HAS_GRANTS = "SELECT datacl IS NOT NULL FROM pg_database WHERE datname = %s"
+# Every comment of ours on a database begins so; without it a database is somebody's, whatever its name.
+OURS = "farebox: "
+MARK = f"{OURS}a copy that the migration job made; it is dropped when no job uses it"
+# Another owner's would refuse to go, and with it each run that comes across it.
 UNCLAIMED = """
 SELECT datname FROM pg_database d
-WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = d.datname)
+WHERE starts_with(shobj_description(oid, 'pg_database'), %s) AND pg_has_role(datdba, 'USAGE')
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = d.datname)
 """
 
 
@@ -51,14 +56,14 @@ def claim(holder: Connection, database: str) -> None:
 
 
 def sweep(connection: Connection, names: re.Pattern[str]) -> None:
-    """Drop the databases of such names whose makers were killed."""
-    for (name,) in connection.execute(UNCLAIMED).fetchall():
+    """Drop the databases of such names that bear our mark and whose makers were killed."""
+    for (name,) in connection.execute(UNCLAIMED, (OURS,)).fetchall():
         if names.fullmatch(name):
             drop(connection, name)
 
 
 def create_like(connection: Connection, model: str, database: str) -> None:
-    """An empty database with `model`'s encoding, locale and owner."""
+    """An empty database with `model`'s encoding, locale and owner, marked as a copy of ours."""
     row = connection.execute(FROM, (model,)).fetchone()
     assert row is not None, "the database we are connected to exists"
     encoding, collate, ctype, owner, provider, icu, locale, limit = row
@@ -75,6 +80,7 @@ def create_like(connection: Connection, model: str, database: str) -> None:
         options.append(sql.SQL("BUILTIN_LOCALE {}").format(sql.Literal(locale)))
     name = sql.Identifier(database)
     connection.execute(sql.SQL("CREATE DATABASE {} {}").format(name, sql.SQL(" ").join(options)))
+    comment(connection, database, MARK)
 
 
 def dress_like(connection: Connection, model: str, database: str) -> None:

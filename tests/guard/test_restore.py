@@ -1,5 +1,6 @@
 """A restore stands beside, is checked, takes the place by renaming; what would be lost is shown and typed."""
 
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -250,13 +251,57 @@ def test_scratch_databases_of_killed_runs_go_and_those_in_use_stay(
     shop: Database, saved: Backup, trail: Trail
 ) -> None:
     left = f"farebox_scratch_{secrets.token_hex(4)}"
-    execute_alone(shop.url, f'CREATE DATABASE "{left}"')
+    with psycopg.connect(shop.url, autocommit=True) as connection:
+        properties.create_like(connection, shop.name, left)
     with proven(saved, shop.url, trail=trail) as first:
         assert not exists(shop.url, left)
         with proven(saved, shop.url, trail=trail) as second:
             assert first.database != second.database
             assert exists(shop.url, first.database)
     assert not exists(shop.url, first.database)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["farebox_scratch_{}", "farebox_scratch_of_{}", "{shop}_restored_20240229_120000_{short}"],
+)
+def test_somebody_elses_database_stays_whatever_its_name(
+    shop: Database, saved: Backup, trail: Trail, name: str
+) -> None:
+    token = secrets.token_hex(4)
+    theirs = name.format(token, shop=shop.name, short=token[:4])
+    execute_alone(shop.url, f'CREATE DATABASE "{theirs}"')
+    try:
+        with proven(saved, shop.url, trail=trail):
+            assert exists(shop.url, theirs)
+        made = restore(saved, shop.url, trail=trail)
+        assert exists(shop.url, theirs)
+        assert made.kept is not None
+        with psycopg.connect(shop.url) as connection:
+            # What is live now is no copy any more.
+            assert properties.comment_of(connection, shop.name) is None
+    finally:
+        execute_alone(on_database(shop.url, "postgres"), f'DROP DATABASE "{theirs}"')
+
+
+def test_a_leftover_of_another_owner_stops_nobody(
+    shop: Database, saved: Backup, trail: Trail
+) -> None:
+    role, left = (f"{each}_{secrets.token_hex(4)}" for each in ("t_owner", "farebox_scratch"))
+    execute_alone(shop.url, f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD 'x'")
+    with psycopg.connect(shop.url, autocommit=True) as connection:
+        properties.create_like(connection, shop.name, left)
+        try:
+            connection.execute(f"SET ROLE {role}".encode())
+            properties.sweep(connection, re.compile(left))
+            assert exists(shop.url, left)
+            connection.execute("RESET ROLE")
+            properties.sweep(connection, re.compile(left))
+            assert not exists(shop.url, left)
+        finally:
+            connection.execute("RESET ROLE")
+            properties.drop(connection, left)
+            connection.execute(f"DROP ROLE {role}".encode())
 
 
 def execute_alone(url: str, statement: str) -> None:
