@@ -182,6 +182,11 @@ def verify(path: Path) -> ChainReport:
     return ChainReport(count, previous, tuple(problems))
 
 
+def holds(path: Path, head: str) -> bool:
+    """Whether a head that was told once is still of this trail: if not, its end was cut off or written anew."""
+    return any(_digest(line) == head for line in _lines(path))
+
+
 def entries(path: Path) -> Iterator[dict[str, object]]:
     """What can be read of a trail, oldest first."""
     for line in _lines(path):
