@@ -27,9 +27,12 @@ APPEND_ONLY = ("pricing.subscription_cost_history", "loyalty.points_transactions
 
 CREATE_ROLE = """
 DO $$ BEGIN
-    CREATE ROLE {role} LOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE;
+    -- Looked for first: who may create no roles may still find them made by an administrator.
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+        CREATE ROLE {role} LOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE;
+    END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN
-    NULL;  -- made by another database of this server, or by its administrator
+    NULL;  -- made this moment for another database of this server
 END $$
 """
 DROP_ROLE = """

@@ -44,10 +44,10 @@ def give(owner: Connection, database: Database, role: str) -> None:
     place = sql.Identifier(database.name)
     owner.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(place, name))
     owner.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(name))
-    for schema in SCHEMAS:
-        if schema != "public":
-            what = sql.SQL("ALTER SCHEMA {} OWNER TO {}")
-            owner.execute(what.format(sql.Identifier(schema), name))
+    schemas = "SELECT nspname FROM pg_namespace WHERE nspname = ANY (%s) AND nspname <> 'public'"
+    for (schema,) in owner.execute(schemas, (list(SCHEMAS),)).fetchall():
+        what = sql.SQL("ALTER SCHEMA {} OWNER TO {}")
+        owner.execute(what.format(sql.Identifier(schema), name))
     relations = owner.execute(
         "SELECT relnamespace::regnamespace::text, relname FROM pg_class"
         " WHERE relkind = 'r' AND relnamespace::regnamespace::text = ANY (%s)",

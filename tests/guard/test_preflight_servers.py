@@ -76,7 +76,7 @@ def test_a_transaction_that_is_prepared_and_committed_at_once_is_none(
         def commit(seconds: float) -> None:
             connection.execute("COMMIT PREPARED 'busy'")
 
-        monkeypatch.setattr(blockers.time, "sleep", commit)
+        monkeypatch.setattr("migrations.guard.blockers.time.sleep", commit)
         assert [p for p in found(primary.url, tmp_path) if p.check == "prepared"] == []
 
 
