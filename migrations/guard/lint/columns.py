@@ -153,18 +153,18 @@ def _inline_foreign_key(
 
 
 def change_type(case: Case, table: Name, column: str, definition: pg.ColumnDef) -> None:
-    """Without a database the old type is not known; only a cast that never rewrites is let through."""
+    """Without a database the old type is not known: only what as a rule widens a varchar is let through."""
     after = type_text(definition.type_name)
     known = case.facts.columns.get((*table, column)) if case.facts else None
     plain = definition.raw_default.WhichOneof("node") is None
     if plain and not definition.HasField("coll_clause"):
         if known is not None and is_free(known, after):
             return
-        if known is None and after in ("text", "character varying"):
+        if known is None and re.fullmatch(r"text|character varying(\(\d+\))?", after):
             case.note(
                 "alter-column-type",
-                f"{column} TYPE {after} is free if it was a varchar, a rewrite if it was not; give"
-                " --database-url to know",
+                f"{column} TYPE {after} is free if it was a shorter varchar, a rewrite if it was not;"
+                " give --database-url to know",
             )
             return
     wider = pg.ColumnDef(colname=f"{column}_new", type_name=definition.type_name)

@@ -22,6 +22,10 @@ class NotAnOverride(MigrationFault):
 WAY_BACK = re.compile(r"(?:^|\.)down\.sql$")
 
 
+class NotAUrl(MigrationFault):
+    exit_code = 2
+
+
 class NotJudged(MigrationFault):
     exit_code = 2
 
@@ -65,6 +69,10 @@ def read_facts(database_url: str) -> LiveFacts:
             return LiveFacts.read(connection)
     except psycopg.OperationalError as error:
         raise CannotReach(f"cannot reach the database: {error}") from error
+    except psycopg.ProgrammingError as error:
+        raise NotAUrl(
+            "--database-url: not of the form postgresql://user:password@host:port/database"
+        ) from error
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

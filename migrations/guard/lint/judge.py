@@ -46,7 +46,8 @@ def lint(
     sql: str, *, file: str, facts: LiveFacts | None = None, overrides: Sequence[Override] = ()
 ) -> FileReport:
     """One file, with nothing before it."""
-    return judge(sql, file, World(), facts=facts, overrides=overrides)
+    (more,) = squawk.findings([Source.of(sql).text.decode()])
+    return judge(sql, file, World(), facts=facts, overrides=overrides, more=more)
 
 
 def lint_files(
@@ -54,14 +55,24 @@ def lint_files(
 ) -> list[FileReport]:
     """Files in the order they would run: a table made by one is new to the next.  Raises OSError."""
     world = World()
+    texts = [text_of(path) for path in paths]
+    second = squawk.findings([Source.of(each).text.decode() for each in texts])
     return [
-        judge(text_of(path), str(path), world, facts=facts, overrides=overrides) for path in paths
+        judge(text, str(path), world, facts=facts, overrides=overrides, more=more)
+        for path, text, more in zip(paths, texts, second, strict=True)
     ]
 
 
 def judge(
-    sql: str, file: str, world: World, *, facts: LiveFacts | None, overrides: Sequence[Override]
+    sql: str,
+    file: str,
+    world: World,
+    *,
+    facts: LiveFacts | None,
+    overrides: Sequence[Override],
+    more: Sequence[Finding] = (),
 ) -> FileReport:
+    """`more`: what squawk found in it."""
     source = Source.of(sql)
     world.schema = "public"
     try:
@@ -86,7 +97,6 @@ def judge(
             "psql runs what is not written in this file",
             "-- write the statements out; lint the included file beside this one",
         )
-    more = squawk.findings(source.text.decode())
     return _verdict(sql, file, ([*case.findings, *more], case.notes), overrides)
 
 

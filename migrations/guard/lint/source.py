@@ -1,13 +1,14 @@
 """A SQL file as PostgreSQL's own grammar reads it: statements, their lines, and the exceptions its comments ask for."""
 
 import codecs
+import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import postgast
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from postgast import pg_query_pb2 as pg
 
 from migrations.guard.lint.report import Override
@@ -68,9 +69,12 @@ class Source:
         if (nul := self.text.find(b"\0")) >= 0:
             raise SyntaxFault("a NUL byte: what follows it would not be read", self.line(nul))
         try:
+            _allow_depth()
             tree = postgast.parse(self.text.decode())
         except postgast.PgQueryError as error:
             raise SyntaxFault(error.message, self.line(error.cursorpos - 1)) from error
+        except DecodeError as error:
+            raise SyntaxFault("nested too deeply to be judged", self.first_line) from error
         return [self._statement(each) for each in tree.stmts]
 
     def _statement(self, raw: pg.RawStmt) -> "Statement":
@@ -111,6 +115,15 @@ def unseen_in(sql: str) -> list[int]:
     return [text.count(b"\n", 0, found.start()) + 1 for found in PSQL_UNSEEN.finditer(text)]
 
 
+def _allow_depth() -> None:
+    """protobuf refuses trees of more than 100 levels: a seed of sixty UNION ALLs is one."""
+    try:
+        compiled = importlib.import_module("google._upb._message")
+    except ImportError:  # protobuf in plain Python: what is too deep is then said to be
+        return
+    compiled.SetAllowOversizeProtos(True)
+
+
 def _blank(text: bytes) -> bytes:
     return re.sub(rb"[^\n]", b" ", text)
 
@@ -120,10 +133,13 @@ def overrides_in(sql: str) -> list[Override]:
 
 
 def walk(message: Message) -> Iterator[Message]:
-    """The message and everything below it, parents first."""
-    yield message
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is None:
-            continue
-        for child in [value] if isinstance(value, Message) else value:
-            yield from walk(child)
+    """The message and everything below it, parents first, in the order it is written; however deep."""
+    waiting = [message]
+    while waiting:
+        found = waiting.pop()
+        yield found
+        below: list[Message] = []
+        for descriptor, value in found.ListFields():
+            if descriptor.message_type is not None:
+                below += [value] if isinstance(value, Message) else value
+        waiting += reversed(below)

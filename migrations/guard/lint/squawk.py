@@ -4,6 +4,7 @@ import json
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrations.guard.lint.report import Finding
@@ -27,21 +28,26 @@ class SquawkMissing(Exception):
     """squawk-cli is not installed, or failed."""
 
 
-def findings(sql: str) -> list[Finding]:
-    """Raises SquawkMissing."""
+def findings(texts: Sequence[str]) -> list[list[Finding]]:
+    """Of each text its own, from one call for all.  Raises SquawkMissing."""
     program = Path(sysconfig.get_path("scripts")) / "squawk"
-    with tempfile.TemporaryDirectory() as empty:  # no .squawk.toml of whoever calls
+    found: list[list[Finding]] = [[] for _ in texts]
+    with tempfile.TemporaryDirectory() as folder:  # no .squawk.toml of whoever calls
+        names = [f"{number}.sql" for number in range(len(texts))]
+        for name, text in zip(names, texts, strict=True):
+            (Path(folder) / name).write_text(text)
         try:
             done = subprocess.run(
-                [program, "--reporter=json"],
-                input=sql, capture_output=True, text=True, check=False, cwd=empty,
+                [program, "--reporter=json", *names],
+                capture_output=True, text=True, check=False, cwd=folder,
             )  # fmt: skip
         except FileNotFoundError as error:
             raise SquawkMissing("squawk-cli is not installed") from error
     if done.returncode not in (0, 1):
         raise SquawkMissing(f"squawk failed: {done.stderr.strip()}")
-    return [
-        Finding(each["rule_name"], each["line"] + 1, each["message"], KEPT[each["rule_name"]])
-        for each in json.loads(done.stdout)
-        if each["rule_name"] in KEPT
-    ]
+    for each in json.loads(done.stdout) if texts else []:
+        rule = each["rule_name"]
+        if rule in KEPT:
+            of = found[int(Path(each["file"]).stem)]
+            of.append(Finding(rule, each["line"] + 1, each["message"], KEPT[rule]))
+    return found
