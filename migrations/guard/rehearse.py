@@ -3,6 +3,7 @@
 Roles belong to the whole server: those that the rehearsal made are taken away again unless the run goes on.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from migrations.faults import MigrationFault
 from migrations.guard.apply import Applier, StepFailed, TableBusy
 from migrations.guard.policy import Policy
 from migrations.guard.statements import Kind, PlannedStep, without_comments
-from migrations.guard.trail import Trail
+from migrations.guard.trail import Trail, entries
 from migrations.guard.watch import LOCKS, Watcher
 from migrations.run_lock import connect
 
@@ -33,6 +34,10 @@ WAITS = """
 SELECT wait_event = 'virtualxid' FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'
 """
 ROLES = "SELECT rolname FROM pg_roles"
+CREATES_ROLE = re.compile(r"\bCREATE\s+(ROLE|USER|GROUP)\b", re.IGNORECASE)
+WORD = re.compile(r"[^\W\d][\w$]*")
+# In the trail: what drop_new_roles may take away.
+ROLES_MADE = "roles_made"
 
 
 class RehearsalRefused(MigrationFault):
@@ -107,9 +112,9 @@ def rehearse(
     started = time.monotonic()
     trail.record("rehearsal_started", steps=len(steps))
     with connect(url) as connection:
+        recorder = Recorder(connection, url)
         watcher = Watcher(url, lambda text: None)
         try:
-            recorder = Recorder(connection, url)
             applier = Applier(
                 connection, watcher, trail, policy, lambda text: None, recorder.around
             )
@@ -119,6 +124,8 @@ def rehearse(
             raise RehearsalRefused(f"on the copy, {error}") from error
         finally:
             watcher.close()
+            if recorder.roles:
+                trail.record(ROLES_MADE, roles=sorted(recorder.roles))
     seconds = round(time.monotonic() - started, 3)
     rehearsal = Rehearsal(tuple(recorder.statements), seconds, frozenset(recorder.existed))
     for each in rehearsal.statements:
@@ -143,6 +150,7 @@ class Recorder:
     url: str
     statements: list[Rehearsed] = field(default_factory=list)
     existed: set[str] = field(init=False)
+    roles: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._files = self._read_files()
@@ -159,6 +167,7 @@ class Recorder:
         if wrapped:
             # Its locks can be read before they are given back only inside a transaction.
             self.connection.execute("BEGIN")
+        roles_before = roles(self.connection) if CREATES_ROLE.search(statement) else None
         started = time.monotonic()
         try:
             with self._hold(step, locks) as held_ms:
@@ -168,6 +177,10 @@ class Recorder:
                 self.connection.execute("ROLLBACK")
             raise
         ms = (time.monotonic() - started) * 1000 - held_ms[0]
+        if roles_before is not None:
+            # Those that came meanwhile and that the statement does not name are somebody else's.
+            named = set(WORD.findall(statement))
+            self.roles |= (roles(self.connection) - roles_before) & named
         if step.transactional or wrapped:
             locks |= self._locks()
         if wrapped:
@@ -241,11 +254,20 @@ def roles(connection: Connection) -> set[str]:
 
 
 def drop_new_roles(connection: Connection, before: set[str], trail: Trail) -> None:
-    """Those that the rehearsal made on the way; one that somebody uses by now stays."""
-    for role in sorted(roles(connection) - before):
+    """Those that this run's rehearsal made on the way; one that somebody uses by now stays."""
+    for role in sorted(_made_by(trail) & (roles(connection) - before)):
         try:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
         except psycopg.Error as error:
             trail.record("role_stays", role=role, reason=str(error))
         else:
             trail.record("role_dropped", role=role, reason="only the rehearsal needed it")
+
+
+def _made_by(trail: Trail) -> set[str]:
+    made: set[str] = set()
+    for entry in entries(trail.path):
+        if entry.get("run") == trail.run and entry.get("kind") == ROLES_MADE:
+            names = entry["roles"]
+            made |= set(map(str, names)) if isinstance(names, list) else set()
+    return made

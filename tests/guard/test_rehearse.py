@@ -1,9 +1,13 @@
 """The rehearsal on a copy: locks as they were really taken, rewrites, limits."""
 
+import secrets
+from collections.abc import Iterator
+
 import pytest
+from psycopg import Connection
 
 from migrations.guard.policy import Policy
-from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
+from migrations.guard.rehearse import Rehearsal, RehearsalRefused, drop_new_roles, rehearse, roles
 from migrations.guard.statements import PlannedStep
 from migrations.guard.trail import Trail
 from tests.conftest import Database
@@ -69,3 +73,36 @@ def test_what_fails_on_the_copy_is_refused(database: Database, on_top: Write, tr
     fill(database.url)
     with pytest.raises(RehearsalRefused, match="could not create unique index"):
         of(database, on_top(UNIQUE).upgrade(HEAD), trail)
+
+
+@pytest.fixture
+def role(job: Connection) -> Iterator[str]:
+    name = f"t_{secrets.token_hex(4)}"
+    yield name
+    for each in (name, f"{name}_alice"):
+        job.execute(f"DROP ROLE IF EXISTS {each}".encode())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_roles_that_the_rehearsal_made_go_and_nobody_elses(
+    database: Database, on_top: Write, trail: Trail, job: Connection, role: str, fails: bool
+) -> None:
+    before = roles(job)
+    up = f"""
+    op.execute("CREATE ROLE {role}")
+    with op.get_context().autocommit_block():
+        op.execute("SELECT 1 / {0 if fails else 1}")
+    """
+    # While the job is at work somebody makes one too.
+    job.execute(f"CREATE ROLE {role}_alice".encode())
+    try:
+        of(database, on_top(up).upgrade(HEAD), trail)
+    except RehearsalRefused:
+        assert fails
+    assert {role, f"{role}_alice"} <= roles(job)
+    drop_new_roles(job, before, trail)
+    assert roles(job) & {role, f"{role}_alice"} == {f"{role}_alice"}
+    # Another run's rehearsal is not this one's.
+    job.execute(f"CREATE ROLE {role}".encode())
+    drop_new_roles(job, before, Trail(trail.folder))
+    assert role in roles(job)
