@@ -5,14 +5,17 @@
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from alembic import context
-from sqlalchemy import create_engine, pool, text
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy import create_engine, event, pool, text
+from sqlalchemy.engine import Connection, ExecutionContext, make_url
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from migrations.faults import MigrationFault, NotAUrl
+from migrations.guard.statements import REPEAT_MARK
 from migrations.models import target_metadata
 from migrations.run_lock import run_lock
 from shared.db import SERVICES, plain_url
@@ -40,7 +43,21 @@ def include_name(name: str | None, kind: str, parents: object) -> bool:
     return kind != "schema" or name in OWN_SCHEMAS
 
 
+def repeat(
+    connection: Connection,
+    cursor: DBAPICursor,
+    statement: str,
+    parameters: Sequence[object] | Mapping[str, object] | None,
+    *more: ExecutionContext | bool | None,
+) -> None:
+    """A marked backfill goes on until it finds no row, as in the guarded job; only the pauses are missing."""
+    marked = statement.lstrip().startswith(REPEAT_MARK)
+    while marked and cursor.rowcount > 0:
+        cursor.execute(statement, parameters)
+
+
 def run(connection: Connection) -> None:
+    event.listen(connection, "after_cursor_execute", repeat)
     # Every schema, public too, is then written out: the models name them all.
     connection.execute(text("SET search_path = pg_catalog"))
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))

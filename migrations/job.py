@@ -26,7 +26,7 @@ from migrations.guard.lint.command import override
 from migrations.guard.plan import as_text
 from migrations.guard.progress import shown
 from migrations.guard.run import LOCK_WAIT_SECONDS, Options, Result, Run, Show
-from migrations.guard.smoke import smoke
+from migrations.guard.smoke import SmokeFailed, smoke
 from migrations.guard.trail import Trail, default_folder, redact_text
 from shared.db import plain_url
 from shared.settings import Settings
@@ -133,7 +133,8 @@ def run(
             f"cannot write the audit trail to {folder}: {error.strerror}; set FAREBOX_AUDIT_DIR"
         ) from error
     chosen = replace(
-        options or Options(), after=lambda connection: _prepare(connection, settings, console)
+        options or Options(),
+        after=lambda connection: _prepare(connection, settings, console, trail),
     )
     with shown(console) as progress:
         show = Show(console.print, progress, _now_and_then(console.print))
@@ -170,16 +171,21 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _prepare(connection: Connection, settings: Settings, console: Console) -> None:
+def _prepare(connection: Connection, settings: Settings, console: Console, trail: Trail) -> None:
+    """Raises SmokeFailed at its end: what else is to be done after a migration is done all the same."""
     for line in after.set_passwords(connection, settings):
         console.print(line)
     console.print(after.default_config(settings))
-    for line in smoke(connection):
-        console.print(line)
-    if "kafka_bootstrap_servers" not in settings.model_fields_set:
+    flows = list(smoke(connection))
+    for each in flows:
+        trail.record("smoke", flow=each.name, outcome=each.outcome, reason=each.reason)
+        console.print(str(each))
+    if "kafka_bootstrap_servers" in settings.model_fields_set:
+        console.print(after.topics(settings))
+    else:
         console.print("KAFKA_BOOTSTRAP_SERVERS is not set: no topics created")
-        return
-    console.print(after.topics(settings))
+    if failed := [each for each in flows if each.outcome == "fails"]:
+        raise SmokeFailed(failed)
 
 
 if __name__ == "__main__":

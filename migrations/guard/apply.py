@@ -39,7 +39,6 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'i', 'm', 'v')
 """
 TOUCHED = RELATIONS + " AND c.xmin = pg_current_xact_id()::xid"
-TRANSACTION = "SELECT pg_current_xact_id()::text::bigint"
 SET_LIMITS = """
 SELECT pg_catalog.set_config('lock_timeout', %s, %s), pg_catalog.set_config('statement_timeout', %s, %s)
 """
@@ -92,8 +91,6 @@ class Applier:
     around: Around = lambda step, statement: nullcontext()
     chance: random.Random = field(default_factory=random.Random)
     sleep: Callable[[float], None] = time.sleep
-    # Ids of this run's own transactions: who wrote a row that moved.
-    transactions: set[int] = field(default_factory=set)
 
     def apply(self, steps: Sequence[PlannedStep]) -> None:
         """All that is not done yet.  Raises TableBusy, StepFailed, OtherSql."""
@@ -159,6 +156,7 @@ class Applier:
             "lock_busy", step=str(step), attempt=attempt, reason=reason, blockers=who, pause_s=pause
         )
         if last:
+            self._take_leftovers(step)
             raise TableBusy(step, attempt, seen.blockers) from error
         self.say(
             f"{step}: {reason}; attempt {attempt} of {self.policy.attempts}"
@@ -174,7 +172,7 @@ class Applier:
                 limits = self.policy.limits(step.kind)
                 self._set(limits, local=True)
                 self._execute(step, statement, seen)
-            self._note_transaction()
+            ledger.note_transaction(self.connection)
             created = _names(self.connection, TOUCHED) - before
             ledger.finish(self.connection, self.trail.run, step, sorted(created))
             self.trail.note("commit", step=str(step))
@@ -184,6 +182,13 @@ class Applier:
         resumed = entry is not None
         ledger.begin(self.connection, self.trail.run, step)
         self._clean(step)
+        if step.writes:
+            # With its row in the ledger, else a run that is killed in between would write twice.
+            with self.connection.transaction():
+                self._execute(step, step.statements[0], seen)
+                ledger.note_transaction(self.connection)
+                ledger.finish(self.connection, self.trail.run, step)
+            return
         if step.kind is Kind.BACKFILL:
             self._batches(step, seen)
         else:
@@ -203,16 +208,12 @@ class Applier:
             with self.connection.transaction():
                 rows = self._execute(step, step.statements[0], seen)
                 ledger.count(self.connection, step, rows)
-                self._note_transaction()
+                ledger.note_transaction(self.connection)
             if rows == 0:
                 return
             total += rows
             self.say(f"{step}: {total} rows")
             self.sleep((time.monotonic() - started) * self.policy.batch_pause_share)
-
-    def _note_transaction(self) -> None:
-        row = self.connection.execute(TRANSACTION).fetchone()
-        self.transactions |= {int(row[0])} if row else set()
 
     def _execute(self, step: PlannedStep, statement: str, seen: Seen) -> int:
         shown = " ".join(without_comments(statement).split())[:SHOWN]

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     FAILED_UNDONE = 40
     FAILED_RESUMABLE = 41
     VALIDATION_FAILED = 42
+    SMOKE_FAILED = 43
     INTERRUPTED = 130
 
 
@@ -34,5 +35,6 @@ EXPLAINED = {
     ExitCode.FAILED_UNDONE: "a step failed; the database is as it was before",
     ExitCode.FAILED_RESUMABLE: "a step failed; what was done stands, the old code runs on it: run again",
     ExitCode.VALIDATION_FAILED: "something that should not have moved has moved: see the report",
+    ExitCode.SMOKE_FAILED: "migrated and valid, but a main flow does not work: deploy nothing yet",
     ExitCode.INTERRUPTED: "interrupted: run again",
 }

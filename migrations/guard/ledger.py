@@ -34,6 +34,9 @@ CREATE TABLE IF NOT EXISTS farebox_migration.ledger (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS uq_ledger_open
     ON farebox_migration.ledger (revision, step) WHERE closed_at IS NULL;
+CREATE TABLE IF NOT EXISTS farebox_migration.transactions (
+    id bigint PRIMARY KEY DEFAULT pg_current_xact_id()::text::bigint
+);
 """
 OPEN = """
 SELECT revision, step, checksum, state, rows_changed, created,
@@ -65,6 +68,11 @@ UPDATE farebox_migration.ledger SET closed_at = clock_timestamp()
 WHERE revision = ANY(%s) AND closed_at IS NULL
 """
 EXISTS = "SELECT to_regclass('farebox_migration.ledger') IS NOT NULL"
+COMPLETE = "SELECT to_regclass('farebox_migration.transactions') IS NOT NULL"
+# A transaction that is undone takes its note along.
+NOTE = "INSERT INTO farebox_migration.transactions DEFAULT VALUES"
+NOTED = "SELECT id FROM farebox_migration.transactions"
+FORGET_NOTED = "DELETE FROM farebox_migration.transactions"
 
 
 class OtherSql(MigrationFault):
@@ -92,7 +100,7 @@ class Entry:
 
 def create(connection: Connection) -> None:
     """Only where it is missing: even IF NOT EXISTS asks for rights that a second run may not need."""
-    row = connection.execute(EXISTS).fetchone()
+    row = connection.execute(COMPLETE).fetchone()
     if row is None or not row[0]:
         with connection.transaction():
             connection.execute(CREATE)
@@ -158,3 +166,16 @@ def count(connection: Connection, step: PlannedStep, rows: int) -> None:
 
 def close(connection: Connection, revisions: Iterable[str]) -> None:
     connection.execute(CLOSE, (list(revisions),))
+
+
+def note_transaction(connection: Connection) -> None:
+    """The open transaction is this job's own: rows that it writes are not the application's."""
+    connection.execute(NOTE)
+
+
+def transactions(connection: Connection) -> set[int]:
+    return {int(row[0]) for row in connection.execute(NOTED)}
+
+
+def forget_transactions(connection: Connection) -> None:
+    connection.execute(FORGET_NOTED)

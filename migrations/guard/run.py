@@ -4,34 +4,33 @@ Up to the end of the rehearsal nothing of the live database is changed.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 from psycopg import Connection
 
 from migrations.faults import CannotReach, MigrationFault
-from migrations.guard import compare, ledger, restore, snapshot
+from migrations.guard import compare, pending, restore, snapshot, verdict
 from migrations.guard.apply import Applier, StepFailed, TableBusy
 from migrations.guard.backup import backup, default_folder, list_backups, pin, unpin
-from migrations.guard.declared import expected
 from migrations.guard.exits import ExitCode
 from migrations.guard.gates import Plan, make_plan, pass_lint, pass_preflight, pass_rehearsal
 from migrations.guard.lint import Override
-from migrations.guard.manifest import Backup
+from migrations.guard.manifest import Backup, BackupFault
+from migrations.guard.pending import Pending
 from migrations.guard.policy import Policy
-from migrations.guard.preflight import Problem, Subject
 from migrations.guard.progress import Say as Progress
 from migrations.guard.progress import silent
 from migrations.guard.rehearse import Rehearsal, drop_new_roles, roles
-from migrations.guard.snapshot import Snapshot
 from migrations.guard.statements import Chain, PlannedStep
+from migrations.guard.subject import Problem, Subject
 from migrations.guard.tools import ToolFault, find_tools, server_major
 from migrations.guard.trail import Trail
-from migrations.guard.undo import undo
-from migrations.guard.validate import check_indexes
+from migrations.guard.verdict import Judged, ValidationFailed
 from migrations.guard.watch import Watcher
 from migrations.run_lock import connect, run_lock
 
@@ -49,14 +48,6 @@ class ConnectionLost(MigrationFault):
     """What was committed stands, what was not is undone; the ledger knows which."""
 
     exit_code = ExitCode.FAILED_RESUMABLE
-
-
-class ValidationFailed(MigrationFault):
-    exit_code = ExitCode.VALIDATION_FAILED
-
-    def __init__(self, faults: Sequence[compare.Difference], end: str) -> None:
-        super().__init__(f"after the migration: {'; '.join(map(str, faults[:5]))}; {end}")
-        self.faults = tuple(faults)
 
 
 def _nothing(connection: Connection) -> None:
@@ -124,7 +115,10 @@ class Run:
         try:
             with self._locked() as connection:
                 result = self._guarded(connection)
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, CannotReach) as error:
+            if isinstance(error, CannotReach) and not self._applying:
+                self._trail.record("run_ended", exit=error.exit_code, reason=str(error))
+                raise
             lost = self._lost(" ".join(str(error).split()))
             self._trail.record("run_ended", exit=lost.exit_code, reason=str(lost))
             raise lost from error
@@ -139,6 +133,7 @@ class Run:
 
     def _lost(self, reason: str) -> MigrationFault:
         if self._applying:
+            reason = reason.removeprefix("cannot reach the database: ")
             return ConnectionLost(f"the database went away: {reason}; run again when it answers")
         return CannotReach(f"the database went away: {reason}; nothing was changed")
 
@@ -154,24 +149,64 @@ class Run:
             yield connection
 
     def _guarded(self, connection: Connection) -> Result:
+        dry_run = self._options.dry_run
         with self._stage("plan"):
             plan = make_plan(connection, Chain(self._options.more_versions), self._trail)
-        if not plan.steps:
+            earlier = self._unfinished(connection, plan)
+        if earlier is not None and earlier.state == "undoing" and not dry_run:
+            self._undo(connection, plan, earlier)
+        if not plan.steps and (earlier is None or dry_run):
             self._show.say("nothing to do: the schema is this release's already")
-            if not self._options.dry_run:
-                self._options.after(connection)
+            if not dry_run:
+                self._finish(connection)
             return Result(ExitCode.NOTHING_TO_DO, seconds=self._seconds)
-        prepared = self._prepare(connection, plan)
-        if self._options.dry_run:
+        # Where all is applied already, only the judgement is missing.
+        prepared = self._prepare(connection, plan) if plan.steps else None
+        if dry_run:
             return Result(ExitCode.DONE, plan.steps, prepared, seconds=self._seconds)
-        differences = self._change(connection, plan, prepared.roles)
+        begun = earlier or self._begin(connection, plan, prepared)
+        differences = self._change(connection, plan, begun)
+        self._finish(connection)
+        return Result(ExitCode.DONE, plan.steps, prepared, tuple(differences), self._seconds)
+
+    def _unfinished(self, connection: Connection, plan: Plan) -> Pending | None:
+        """An earlier run that changed something and was neither found good nor taken back."""
+        earlier = pending.find(connection)
+        if earlier is None:
+            return None
+        undoing = earlier.state == "undoing"
+        if not undoing and not pending.stands(connection, earlier, plan.current, plan.chain):
+            self._trail.record(
+                "earlier_run_gone", run_of=earlier.run, reason="nothing of it stands"
+            )
+            if not self._options.dry_run:
+                pending.end(connection, earlier, "gone")
+            return None
+        self._trail.record("earlier_run", run_of=earlier.run, state=earlier.state)
+        self._show.say(
+            f"run {earlier.run} was not finished: this one goes on and compares with what was before it"
+        )
+        return earlier
+
+    def _begin(self, connection: Connection, plan: Plan, prepared: Prepared | None) -> Pending:
+        """The last moment before the first change."""
+        with self._stage("snapshot"):
+            with connect(self._url) as reader:
+                before = snapshot.take(reader)
+            before_roles = frozenset(prepared.roles if prepared is not None else ())
+            begun = Pending(self._trail.run, plan.current, before_roles, before)
+            pending.begin(connection, begun)
+        return begun
+
+    def _finish(self, connection: Connection) -> None:
+        """What follows a schema that was found good; it may be done again."""
+        self._applying = False
         with self._stage("after"):
             connection.execute("RESET ALL")
             self._options.after(connection)
         for each in list_backups(self._options.backup_folder):
             if each.pinned == PINNED_FOR and each.manifest.database == connection.info.dbname:
                 unpin(each)
-        return Result(ExitCode.DONE, plan.steps, prepared, tuple(differences), self._seconds)
 
     def _prepare(self, connection: Connection, plan: Plan) -> Prepared:
         """Nothing of the live database is changed in here."""
@@ -189,7 +224,14 @@ class Run:
             return Prepared(warnings, before)
         with self._stage("backup"):
             progress = self._show.progress
-            made = backup(self._url, folder, options.backup_name, trail=trail, progress=progress)
+            try:
+                made = backup(
+                    self._url, folder, options.backup_name, trail=trail, progress=progress
+                )
+            except BackupFault:
+                # When it is the server that went away, this says so, and the run may be tried again.
+                connection.execute("SELECT 1")
+                raise
             pin(made, PINNED_FOR)
             say(f"backup {made.path} ({made.size:,} bytes)")
         passed = False
@@ -215,71 +257,58 @@ class Run:
                 )
 
     def _change(
-        self, connection: Connection, plan: Plan, roles_before: set[str]
+        self, connection: Connection, plan: Plan, begun: Pending
     ) -> list[compare.Difference]:
-        with self._stage("snapshot"):
-            before, _ = self._look()
+        with self._judging(connection, plan, begun) as case:
+            if plan.steps:
+                with self._stage("apply"):
+                    self._apply(case)
+            with self._stage("validate"):
+                differences = verdict.validate(case)
+            reason = verdict.reason_of(differences)
+            if reason and not verdict.accepted(case, reason, self._options.allowed):
+                self._take_back(case, reason)
+            pending.end(connection, begun, "good")
+        return differences
+
+    def _undo(self, connection: Connection, plan: Plan, earlier: Pending) -> None:
+        """Go on with an undo that was cut short."""
+        with self._judging(connection, plan, earlier) as case:
+            self._take_back(case, earlier.reason)
+
+    def _take_back(self, case: Judged, reason: str) -> NoReturn:
+        if case.pending.state == "kept":
+            raise ValidationFailed(reason, "an earlier run kept everything, and so does this one")
+        with self._stage("undo"):
+            end = verdict.take_back(case, reason)
+        raise ValidationFailed(reason, end)
+
+    @contextmanager
+    def _judging(self, connection: Connection, plan: Plan, begun: Pending) -> Iterator[Judged]:
+        self._applying = True
         watcher = Watcher(self._url, self._show.working)
         try:
             policy, say = self._options.policy, self._show.say
             applier = Applier(connection, watcher, self._trail, policy, say)
-            with self._stage("apply"):
-                self._apply(applier, plan)
-            with self._stage("validate"):
-                differences = self._differences(before, applier, expected(plan.steps, plan.heads))
-            if faults := compare.faults(differences):
-                with self._stage("undo"):
-                    end = self._undo(applier, plan, before, roles_before)
-                raise ValidationFailed(faults, end)
+            yield Judged(self._url, applier, plan, begun)
         finally:
             watcher.close()
-        return differences
 
-    def _apply(self, applier: Applier, plan: Plan) -> None:
-        self._applying = True
+    def _apply(self, case: Judged) -> None:
+        connection = case.applier.connection
         try:
-            applier.apply(plan.steps)
+            case.applier.apply(case.plan.steps)
         except (StepFailed, TableBusy) as fault:
-            connection = applier.connection
             if connection.closed:
                 raise ConnectionLost(f"{fault}; run again when the database answers") from fault
-            stands = snapshot.revision(connection) != plan.current or plan.resumed
-            if stands or ledger.open_entries(connection):
+            current = snapshot.revision(connection)
+            if pending.stands(connection, case.pending, current, case.plan.chain):
                 self._show.say("what was done stands, the old code runs on it: run again to go on")
                 raise
+            pending.end(connection, case.pending, "undone")
             if isinstance(fault, TableBusy):
                 raise
             raise FailedAndUndone(f"{fault}; the database is as it was before") from fault
-
-    def _look(
-        self, since: Snapshot | None = None, transactions: set[int] | None = None
-    ) -> tuple[Snapshot, dict[str, compare.Written]]:
-        """The live database at one instant, and who wrote what is there since `since`."""
-        with connect(self._url) as reader, snapshot.one_instant(reader):
-            found = snapshot.take(reader)
-            written = compare.written_since(reader, since, transactions or set()) if since else {}
-        return found, written
-
-    def _differences(
-        self, before: Snapshot, applier: Applier, meant: compare.Expected
-    ) -> list[compare.Difference]:
-        after, written = self._look(before, applier.transactions)
-        found = compare.compare(before, after, replace(meant, written=written))
-        found += _damaged_indexes(applier.connection, before)
-        for each in found:
-            self._trail.record("validation", severity=each.severity, what=str(each))
-            if each.severity == compare.Severity.OLD:
-                self._show.say(str(each))
-        return found
-
-    def _undo(self, applier: Applier, plan: Plan, before: Snapshot, roles_before: set[str]) -> str:
-        undone = undo(applier, plan.chain, plan.current, roles_before)
-        if undone.kept:
-            return f"nothing was taken back, because {'; '.join(undone.kept)}"
-        meant = replace(expected((), plan.current), grants_may_go=True)
-        left = compare.faults(self._differences(before, applier, meant))
-        said = "what this run created was taken back, and nothing that anybody wrote"
-        return said + (f"; this is still so: {'; '.join(map(str, left[:5]))}" if left else "")
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -291,13 +320,6 @@ class Run:
     def _ended(self, name: str, started: float) -> None:
         self._seconds[name] = round(time.monotonic() - started, 3)
         self._trail.record("stage_done", stage=name, seconds=self._seconds[name])
-
-
-def _damaged_indexes(connection: Connection, before: Snapshot) -> list[compare.Difference]:
-    """By amcheck, where it can be had; one that was there before was damaged before."""
-    _, damaged = check_indexes(connection)
-    old = compare.Severity.OLD
-    return [replace(d, severity=old) if d.name in before.indexes else d for d in damaged]
 
 
 def _has_tools(connection: Connection) -> bool:

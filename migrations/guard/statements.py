@@ -42,6 +42,10 @@ INDEX = re.compile(
 )
 
 
+# Outside of a block they may still run in a transaction of their own.
+WRITES = {"INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "SELECT"}
+
+
 class Kind(StrEnum):
     """What a step is, and thereby how long it may wait and work."""
 
@@ -83,6 +87,12 @@ class PlannedStep:
         if words[0] == "ALTER" and "VALIDATE CONSTRAINT" in " ".join(first.split()):
             return Kind.VALIDATION
         return Kind.OTHER
+
+    @property
+    def writes(self) -> bool:
+        """It changes rows, once, outside of the revision's transactions."""
+        words = without_comments(self.statements[0]).upper().split(None, 1)
+        return self.kind is Kind.OTHER and words[0] in WRITES
 
     @property
     def ends_revision(self) -> bool:

@@ -60,6 +60,8 @@ def undo(applier: Applier, chain: Chain, before: Sequence[str], roles_before: se
     current = tuple(str(row[0]) for row in connection.execute(REVISIONS))
     if len(before) > 1:
         return Undone(0, (f"there is no single way back to {', '.join(before)}",))
+    if current == tuple(before):
+        return Undone(0)
     steps = chain.downgrade(current, before[0] if before else "base")
     reasons = tuple(reasons_to_keep(connection, steps))
     if reasons:

@@ -185,6 +185,49 @@ def test_a_backfill_goes_in_batches_and_goes_on_where_it_was_cut(
     assert look(REVISION) == "x01"
 
 
+def test_plain_alembic_repeats_a_backfill_too(
+    database: Database, on_top: Write, look: Look
+) -> None:
+    fill(database.url, 20)
+    config = on_top(BACKFILL).config
+    url = make_url(database.url).set(drivername="postgresql+psycopg")
+    with create_engine(url, poolclass=pool.NullPool).connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "x01")
+    assert look("SELECT count(*) FROM public.subscriptions WHERE x = 1") == 20
+    assert look(REVISION) == "x01"
+
+
+def test_a_write_outside_of_a_block_is_done_once_whenever_it_is_killed(
+    database: Database, on_top: Write, applier: Applier, look: Look
+) -> None:
+    fill(database.url, 20)
+    up = """
+    with op.get_context().autocommit_block():
+        op.execute("UPDATE public.product_variants SET price_minor = price_minor + 1")
+    """
+    steps = on_top(up).upgrade(HEAD)
+    total = "SELECT sum(price_minor)::int FROM public.product_variants"
+    before = look(total)
+    assert isinstance(before, int)
+    noted = applier.trail.note
+
+    def die(kind: str, **fields: object) -> None:
+        if kind == "statement_done":
+            applier.connection.close()
+        noted(kind, **fields)
+
+    applier.trail.note = die  # type: ignore[method-assign]
+    with pytest.raises((StepFailed, psycopg.Error)):
+        applier.apply(steps)
+    assert look(total) == before
+    applier.trail.note = noted  # type: ignore[method-assign]
+    with connect(database.url) as again:
+        Applier(again, applier.watcher, applier.trail, IMPATIENT, print).apply(steps)
+    count = look("SELECT count(*)::int FROM public.product_variants")
+    assert look(total) == before + count  # type: ignore[operator]
+
+
 def test_other_sql_for_a_begun_revision_is_refused(
     on_top: Write, applier: Applier, job: Connection
 ) -> None:

@@ -9,29 +9,34 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from embedded.ports import free_port
 from embedded.postgres import EmbeddedPostgres
-from migrations.faults import PoolerBetween
+from migrations.faults import MigrationFault, PoolerBetween
 from migrations.guard.exits import ExitCode
-from migrations.guard.run import ConnectionLost, Options, Run, Show
+from migrations.guard.run import Options, Run, Show
 from migrations.guard.statements import Chain
 from migrations.guard.trail import Trail, verify
 from migrations.steps import ROOT, Migrations
-from tests.conftest import Database
-from tests.guard.conftest import IMPATIENT
+from tests.conftest import Database, own_database
+from tests.guard.conftest import IMPATIENT, Write
 from tests.migrations import storefront
 from tests.migrations.test_003 import BEFORE, Writer
 from tests.servers import database_parent, make_run_folder
 
 REVISION = "SELECT version_num FROM public.alembic_version"
-UNFINISHED = "SELECT count(*) FROM farebox_migration.ledger WHERE closed_at IS NULL"
+UNFINISHED = """
+SELECT (SELECT count(*) FROM farebox_migration.ledger WHERE closed_at IS NULL)
+    + (SELECT count(*) FROM farebox_migration.runs WHERE ended_at IS NULL)
+"""
 # Between what they begin and what they end lies everything a run does.
-MOMENTS = ("backup", "rehearsal", "apply", "validate")
+MOMENTS = ("rehearsal", "apply", "validate")
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -83,10 +88,11 @@ def test_killed_at_each_stage_the_next_run_goes_on_and_no_write_is_lost(
             assert killed.returncode == -signal.SIGKILL, moment
             writer.wait_for_writes()
         head = Chain().heads()[0]
-        # Killed when all was applied and nothing validated: there is nothing left to do.
+        # Killed when all was applied: what is left to do is to look at it.
         assert value(url, REVISION) == head
         trail = Trail(tmp_path / "audit")
         options = Options(backup_folder=tmp_path / "backups", policy=IMPATIENT)
+        assert Run(url, options, trail, Show(print)).go().code is ExitCode.DONE
         assert Run(url, options, trail, Show(print)).go().code is ExitCode.NOTHING_TO_DO
         writer.wait_for_writes()
     finally:
@@ -100,51 +106,134 @@ def test_killed_at_each_stage_the_next_run_goes_on_and_no_write_is_lost(
     assert verify(trail.path).problems == ()
 
 
-class RestartingTrail(Trail):
-    """Stops the server without ceremony and starts it again, once, at a statement of the live run."""
+@dataclass(frozen=True)
+class Restart:
+    """At the first line `kind` of `stage` whose statement holds `sql`; while somebody waits for `holding`, if given."""
 
+    stage: str
+    kind: str
+    code: ExitCode
+    sql: str = ""
+    holding: str = ""
+
+
+class RestartingTrail(Trail):
+    """Stops the server and starts it again, once, there."""
+
+    now = ""
     server: EmbeddedPostgres | None = None
-    applying = False
+    url = ""
+    at: Restart | None = None
+    thread: threading.Thread | None = None
 
     def _append(self, kind: str, fields: Mapping[str, object], *, durable: bool) -> None:
         super()._append(kind, fields, durable=durable)
-        self.applying |= kind == "stage_started" and fields["stage"] == "apply"
-        at = self.applying and kind == "step_started" and "step 3" in str(fields["step"])
-        if at and self.server is not None:
-            server, self.server = self.server, None
+        if kind == "stage_started":
+            self.now = str(fields["stage"])
+        at, server = self.at, self.server
+        if at is None or server is None or (self.now, kind) != (at.stage, at.kind):
+            return
+        if at.sql not in str(fields.get("sql")):
+            return
+        self.server = None
+        if not at.holding:
             server.stop()
             server.start()
+            return
+        holder = psycopg.connect(self.url)
+        holder.execute(at.holding.encode())
+        self.thread = threading.Thread(target=self._when_it_waits, args=(server, holder))
+        self.thread.start()
+
+    def _when_it_waits(self, server: EmbeddedPostgres, holder: psycopg.Connection) -> None:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        deadline = time.monotonic() + 60
+        while not value(self.url, query):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        server.stop()
+        holder.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_server() -> Iterator[EmbeddedPostgres]:
     folder = make_run_folder(database_parent())
-    server = EmbeddedPostgres(folder / "postgres", durable=False)
+    server = EmbeddedPostgres(folder / "postgres", port=free_port(), durable=False)
     try:
         server.start()
+        migrations = Migrations(server.url)
+        for step in migrations.pending():
+            migrations.apply(step)
+        with psycopg.connect(server.url) as connection:
+            storefront.fill(connection, 20)
         yield server
     finally:
         server.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
+UP = """
+op.execute("CREATE TABLE public.x (id int)")
+op.execute("ALTER TABLE public.subscriptions ADD COLUMN x int")
+op.execute("ALTER TABLE public.subscriptions ADD CONSTRAINT ck_x CHECK (x > 0) NOT VALID")
+with op.get_context().autocommit_block():
+    op.execute("ALTER TABLE public.subscriptions VALIDATE CONSTRAINT ck_x")
+    op.execute("CREATE INDEX CONCURRENTLY ix_x ON public.subscriptions (x)")
+"""
+SUBSCRIPTIONS = "LOCK TABLE public.subscriptions IN {} MODE"
+SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1"
+RESTARTS = {
+    "dump": Restart(
+        "backup",
+        "backup started",
+        ExitCode.UNREACHABLE,
+        holding=SUBSCRIPTIONS.format("ACCESS EXCLUSIVE"),
+    ),
+    "rehearsal": Restart("rehearsal", "step_started", ExitCode.UNREACHABLE),
+    "transaction": Restart("apply", "statement", ExitCode.FAILED_RESUMABLE, "COLUMN x"),
+    "validation of a constraint": Restart(
+        "apply",
+        "statement",
+        ExitCode.FAILED_RESUMABLE,
+        "VALIDATE",
+        SUBSCRIPTIONS.format("SHARE UPDATE EXCLUSIVE"),
+    ),
+    "concurrent index": Restart(
+        "apply", "statement", ExitCode.FAILED_RESUMABLE, "CONCURRENTLY", SNAPSHOT
+    ),
+    "validation": Restart("validate", "stage_started", ExitCode.FAILED_RESUMABLE),
+}
+
+
+@pytest.mark.parametrize("at", RESTARTS.values(), ids=RESTARTS)
 def test_a_server_that_restarts_mid_run_leaves_a_run_that_is_gone_on_with(
-    own_server: EmbeddedPostgres, tmp_path: Path
+    own_server: EmbeddedPostgres,
+    unique: Iterator[str],
+    on_top: Write,
+    versions: Path,
+    tmp_path: Path,
+    at: Restart,
 ) -> None:
-    url = own_server.url
-    make_old(url)
-    trail = RestartingTrail(tmp_path / "audit")
-    trail.server = own_server
-    options = Options(backup_folder=tmp_path / "backups", policy=IMPATIENT)
-    with pytest.raises(ConnectionLost) as caught:
-        Run(url, options, trail, Show(print)).go()
-    assert caught.value.exit_code == ExitCode.FAILED_RESUMABLE
-    assert trail.server is None
-    again = Run(own_server.url, options, Trail(tmp_path / "audit"), Show(print)).go()
-    assert again.code is ExitCode.DONE
-    assert value(own_server.url, REVISION) == Chain().heads()[0]
-    assert value(own_server.url, "SELECT count(*) FROM public.subscriptions") == 20
-    assert value(own_server.url, UNFINISHED) == 0
+    on_top(UP)
+    policy = replace(IMPATIENT, stall_lock_timeout_ms=5_000, patient_lock_timeout_ms=30_000)
+    options = Options(backup_folder=tmp_path / "backups", policy=policy, more_versions=versions)
+    for database in own_database(own_server.url, "postgres", f"fbx_{next(unique)}"):
+        trail = RestartingTrail(tmp_path / "audit")
+        trail.at, trail.server, trail.url = at, own_server, database.url
+        with pytest.raises(MigrationFault) as caught:
+            Run(database.url, options, trail, Show(print)).go()
+        assert trail.server is None, "it was not restarted"
+        if trail.thread is not None:
+            trail.thread.join()
+            # A server that a thread starts would die with the thread.
+            own_server.start()
+        assert caught.value.exit_code == at.code, caught.value
+        again = Run(database.url, options, Trail(tmp_path / "audit"), Show(print)).go()
+        assert again.code is ExitCode.DONE
+        assert value(database.url, REVISION) == "x01"
+        assert value(database.url, "SELECT count(*) FROM public.subscriptions") == 20
+        assert value(database.url, "SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
+        assert value(database.url, UNFINISHED) == 0
 
 
 @pytest.fixture

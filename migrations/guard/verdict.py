@@ -1,0 +1,115 @@
+"""After the change: what differs from before that should not, and taking back what brought it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from psycopg import Connection
+
+from migrations.faults import MigrationFault
+from migrations.guard import compare, ledger, pending, snapshot
+from migrations.guard.apply import Applier
+from migrations.guard.compare import Difference, Expected, Severity
+from migrations.guard.declared import expected
+from migrations.guard.drift import drift
+from migrations.guard.exits import ExitCode
+from migrations.guard.gates import Plan
+from migrations.guard.lint import Override
+from migrations.guard.pending import Pending
+from migrations.guard.snapshot import Snapshot
+from migrations.guard.undo import undo
+from migrations.guard.validate import check_indexes
+from migrations.run_lock import connect
+
+# `--allow validation=REASON` accepts what the validation found.
+RULE = "validation"
+SHOWN = 5
+
+
+class ValidationFailed(MigrationFault):
+    exit_code = ExitCode.VALIDATION_FAILED
+
+    def __init__(self, reason: str, end: str) -> None:
+        super().__init__(f"after the migration: {reason}; {end}")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is judged: the database of `url`, against what was before `pending`."""
+
+    url: str
+    applier: Applier
+    plan: Plan
+    pending: Pending
+
+
+def validate(case: Judged) -> list[Difference]:
+    """What differs, all of it in the trail.  The whole way since the run's start is expected."""
+    plan, start = case.plan, case.pending.start
+    steps = plan.steps if plan.current == start else plan.chain.upgrade(start)
+    found = _differences(case, expected(steps, plan.heads))
+    found += _told(case, list(_drifted(case.url)))
+    return found
+
+
+def reason_of(found: Sequence[Difference]) -> str:
+    """The first few of the faults; empty where there is none."""
+    return "; ".join(map(str, compare.faults(list(found))[:SHOWN]))
+
+
+def accepted(case: Judged, reason: str, allowed: Sequence[Override]) -> bool:
+    """Whether somebody said, by name and with a reason, that what was found may be."""
+    for each in allowed:
+        if each.rule == RULE:
+            case.applier.trail.record("validation_allowed", reason=each.reason, what=reason)
+            case.applier.say(f"accepted ({each.reason}): {reason}")
+            return True
+    return False
+
+
+def take_back(case: Judged, reason: str) -> str:
+    """How it ended.  Raises TableBusy or StepFailed: then the next run goes on with it."""
+    applier, before = case.applier, case.pending
+    connection = applier.connection
+    marked = pending.mark(connection, before, "undoing", reason)
+    undone = undo(applier, case.plan.chain, before.start, set(before.roles))
+    if undone.kept:
+        end = f"nothing was taken back, because {'; '.join(undone.kept)}"
+        pending.mark(connection, marked, "kept", reason)
+        return end
+    meant = replace(expected((), before.start), grants_may_go=True)
+    left = reason_of(_differences(case, meant))
+    pending.end(connection, marked, "undone")
+    said = "what this run created was taken back, and nothing that anybody wrote"
+    return said + (f"; this is still so: {left}" if left else "")
+
+
+def _differences(case: Judged, meant: Expected) -> list[Difference]:
+    before, connection = case.pending.before, case.applier.connection
+    own = ledger.transactions(connection)
+    with connect(case.url) as reader, snapshot.one_instant(reader):
+        after = snapshot.take(reader)
+        written = compare.written_since(reader, before, own)
+    found = compare.compare(before, after, replace(meant, written=written))
+    return _told(case, found + _damaged_indexes(connection, before))
+
+
+def _told(case: Judged, found: list[Difference]) -> list[Difference]:
+    for each in found:
+        case.applier.trail.record("validation", severity=each.severity, what=str(each))
+        if each.severity == Severity.OLD:
+            case.applier.say(str(each))
+    return found
+
+
+def _damaged_indexes(connection: Connection, before: Snapshot) -> list[Difference]:
+    """By amcheck, where it can be had; one that was there before was damaged before."""
+    _, damaged = check_indexes(connection)
+    old = Severity.OLD
+    return [replace(d, severity=old) if d.name in before.indexes else d for d in damaged]
+
+
+def _drifted(url: str) -> Iterator[Difference]:
+    """What no model names may be somebody else's; what a model names must be there."""
+    for each in drift(url):
+        severity = Severity.NOTE if each.extra else Severity.NEW
+        yield Difference(severity, "model", each.what, "the schema and the models differ")
