@@ -2,10 +2,7 @@
 
 import sys
 
-from migrations.unseen import hide_passwords
+from migrations.entry import start
 
 if __name__ == "__main__":
-    hide_passwords()
-    from migrations.guard.runbook import main
-
-    sys.exit(main())
+    sys.exit(start("migrations.guard.runbook"))

@@ -1,13 +1,12 @@
 """`python -m cli` is `farebox`."""
 
-from migrations.unseen import hide_passwords
+import sys
+
+from migrations.entry import start
 
 
 def main() -> None:
-    hide_passwords()
-    from cli.main import main as run
-
-    run()
+    sys.exit(start("cli.main"))
 
 
 if __name__ == "__main__":
