@@ -36,6 +36,10 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 REMEDIES = (
     (("password", "authentication"), "check user and password; in a password @ is written %40"),
     (("permission denied for database",), "GRANT CONNECT ON DATABASE … TO this user"),
+    (
+        ("not currently accepting connections",),
+        "if a restore was killed, `migration_utils.py reopen` opens it",
+    ),
     (("does not exist",), "create it, or correct the URL"),
     (("pg_hba.conf",), "the server wants a line for this user and host in its pg_hba.conf"),
     (("starting up", "shutting down", "not yet accepting", "recovery"), "run again when it is up"),

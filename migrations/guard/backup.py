@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import psycopg
 from psycopg import Connection
 from sqlalchemy.engine import make_url
 
+from migrations.guard.exits import ExitCode
 from migrations.guard.manifest import (
     DATA,
     MANIFEST,
@@ -84,6 +86,16 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_curre
 ORPHANS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 
 
+class NoName(BackupFault):
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, given: str) -> None:
+        super().__init__(
+            f"{given!r} is no name for a backup: up to 60 letters, digits, dots, dashes and"
+            " underscores, a letter or digit first; the folder is said with --folder"
+        )
+
+
 def default_folder() -> Path:
     return Path(os.environ.get("FAREBOX_BACKUP_DIR") or DEFAULT_FOLDER)
 
@@ -99,7 +111,7 @@ def backup(
 ) -> Backup:
     """Dump the database of `url` into a new folder of `folder`.  Raises MigrationFault, leaving nothing."""
     if not NAME.fullmatch(name):
-        raise BackupFault(f"{name!r} is no name: up to 60 letters, digits, dots, dashes")
+        raise NoName(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _in_our_words(), connect(url) as watch, _partial(folder, watch) as partial:
         tools = find_tools(server_major(watch))
@@ -139,9 +151,28 @@ def verify(backup: Backup, tools: Tools | None = None) -> None:
 
 
 def list_backups(folder: Path) -> list[Backup]:
-    """Oldest first.  Raises BackupFault for one whose manifest is damaged."""
-    found = [read_backup(each.parent) for each in folder.glob(f"[!.]*/{MANIFEST}")]
-    return sorted(found, key=lambda each: each.manifest.started_at)
+    """Oldest first; those whose files are all there in their sizes, hashes are for `verify`."""
+    return [each for each in _looked_at(folder) if isinstance(each, Backup)]
+
+
+def damaged(folder: Path) -> list[tuple[Path, str]]:
+    """The others, and why they are no backups."""
+    return [each for each in _looked_at(folder) if not isinstance(each, Backup)]
+
+
+def _looked_at(folder: Path) -> list[Backup | tuple[Path, str]]:
+    good, bad = list[Backup](), list[tuple[Path, str]]()
+    for path in sorted(each.parent for each in folder.glob(f"[!.]*/{MANIFEST}")):
+        try:
+            found = read_backup(path)
+        except BackupFault as fault:
+            bad.append((path, str(fault)))
+            continue
+        if wrong := damage(found, hashes=False):
+            bad.append((path, f"{path} is damaged: {'; '.join(wrong[:5])}"))
+        else:
+            good.append(found)
+    return [*sorted(good, key=lambda each: each.manifest.started_at), *bad]
 
 
 def pin(backup: Backup, reason: str) -> None:
@@ -154,10 +185,16 @@ def unpin(backup: Backup) -> None:
 
 
 def prune(folder: Path, keep: int, *, trail: Trail) -> list[Path]:
-    """Remove all but the newest `keep` and those pinned; returns what was removed."""
+    """Remove all but the newest `keep` of each database and those pinned; returns what was removed.
+
+    A damaged one neither counts nor goes: it may be all that is left of something.
+    """
     if keep < 1:
         raise BackupFault("the last backup is not removed: keep at least 1")
-    old = [each for each in list_backups(folder)[:-keep] if each.pinned is None]
+    of = defaultdict[tuple[str, str], list[Backup]](list)
+    for each in list_backups(folder):
+        of[each.manifest.server, each.manifest.database].append(each)
+    old = [each for some in of.values() for each in some[:-keep] if each.pinned is None]
     for each in old:
         trail.record("backup removed", path=each.path, started_at=each.manifest.started_at)
         # Renamed first: one that is half removed must not look like one.

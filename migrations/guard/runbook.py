@@ -1,10 +1,9 @@
 """The runbook's commands: backup, validate, list, restore, and what keeps a folder of backups in order.
 
-`python migration_utils.py --database-url URL backup --name N | validate | list | restore PATH | …`
+`python migration_utils.py --database-url URL backup --name N | validate | list | restore PATH | reopen | …`
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,23 +12,26 @@ from pathlib import Path
 
 import psycopg
 from rich.console import Console
+from sqlalchemy.engine import make_url
 
-from migrations.faults import CannotReach, MigrationFault
+from migrations.faults import MigrationFault
 from migrations.guard import backup as backups
 from migrations.guard.address import address
 from migrations.guard.exits import EXPLAINED, ExitCode
 from migrations.guard.manifest import Backup, read_backup
 from migrations.guard.progress import shown
-from migrations.guard.restore import WritesWouldBeLost, proven, restore
-from migrations.guard.tools import megabytes
+from migrations.guard.restore import WritesWouldBeLost, proven, reopen, restore
+from migrations.guard.speech import Speaker, tell, tell_json
+from migrations.guard.tools import megabytes, stoppable
 from migrations.guard.trail import Trail
 from migrations.guard.validate import validate
 from migrations.run_lock import connect
 
 PROGRAM = "migration_utils.py"
 CODES = (
-    *(ExitCode.DONE, ExitCode.USAGE, ExitCode.UNREACHABLE, ExitCode.REFUSED_BY_PREFLIGHT),
-    *(ExitCode.REFUSED_BY_BACKUP, ExitCode.VALIDATION_FAILED, ExitCode.INTERRUPTED),
+    *(ExitCode.DONE, ExitCode.USAGE, ExitCode.UNREACHABLE, ExitCode.LOCK_BUSY),
+    *(ExitCode.REFUSED_BY_PREFLIGHT, ExitCode.REFUSED_BY_BACKUP),
+    *(ExitCode.VALIDATION_FAILED, ExitCode.INTERRUPTED),
 )
 EPILOG = "exit codes:\n" + "\n".join(f"  {code:3d}  {EXPLAINED[code]}" for code in CODES)
 
@@ -38,25 +40,40 @@ class Usage(MigrationFault):
     exit_code = ExitCode.USAGE
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
+    given = _parser(program).parse_args(arguments)
+    console = Speaker()
     try:
-        return int(_run(given, console))
+        with stoppable():
+            return int(_run(given, console))
     except WritesWouldBeLost as refused:
-        _show_lost(refused, console, as_json=given.json)
+        _show_lost(refused, console, given.json, program)
         return int(refused.exit_code)
     except (MigrationFault, psycopg.Error, OSError) as error:
-        console.print(f"{PROGRAM}: {' '.join(str(error).split())}")
-        return error.exit_code if isinstance(error, MigrationFault) else CannotReach.exit_code
+        reason, code = " ".join(str(error).split()), _code(error)
+        if given.json:
+            tell_json({"error": reason, "exit_code": code})
+        console.print(f"{program}: {reason}")
+        return code
     except KeyboardInterrupt:
-        console.print(f"{PROGRAM}: interrupted; nothing half made was kept")
+        console.print(f"{program}: interrupted; nothing half made was kept")
         return int(ExitCode.INTERRUPTED)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _code(error: Exception) -> int:
+    match error:
+        case MigrationFault():
+            return int(error.exit_code)
+        case OSError():
+            # A folder that cannot be written, a disk that is full.
+            return int(ExitCode.USAGE)
+        case _:
+            return int(ExitCode.UNREACHABLE)
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog=program,
         description="Back a database up, prove it, look whether it is whole, bring it back.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,8 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     back = commands.add_parser("restore", help="put a backup in the database's place, keep that")
     back.add_argument("path", type=Path)
     back.add_argument("--give-up-writes", metavar="PHRASE", help="what the refusal says is lost")
+    commands.add_parser("reopen", help="open a database that a killed restore left shut")
     old = commands.add_parser("prune", help="remove old backups, pinned ones never")
-    old.add_argument("--keep", type=int, required=True)
+    old.add_argument("--keep", type=int, required=True, help="how many of each database stay")
     for name, does in (("pin", "never prune it"), ("unpin", "prune it with the others")):
         one = commands.add_parser(name, help=does)
         one.add_argument("path", type=Path)
@@ -95,8 +113,9 @@ def _run(given: argparse.Namespace, console: Console) -> ExitCode:
         case "restore":
             return _restore(given, console)
         case "list":
-            found = backups.list_backups(given.folder)
-            _say(given, [_row(each) for each in found], [_line(each) for each in found])
+            return _list(given)
+        case "reopen":
+            return _reopen(given)
         case "prune":
             gone = backups.prune(given.folder, given.keep, trail=Trail.open())
             _say(given, [str(each) for each in gone], [f"removed {each}" for each in gone])
@@ -140,21 +159,42 @@ def _restore(given: argparse.Namespace, console: Console) -> ExitCode:
             progress=progress,
         )
     kept = f"; what was there is kept as {done.kept}" if done.kept else ""
-    lines = [f"{done.database} is {found.path} now{kept}", *map(str, done.differences)]
+    lines = [
+        *(["a restore that was killed had left it shut"] if done.reopened else []),
+        f"{done.database} is {found.path} now{kept}; nobody could connect for {done.shut_seconds:.1f} s",
+        *map(str, done.differences),
+    ]
     _say(given, asdict(done), lines)
     return ExitCode.DONE
 
 
-def _show_lost(refused: WritesWouldBeLost, console: Console, *, as_json: bool) -> None:
+def _reopen(given: argparse.Namespace) -> ExitCode:
+    url = _url(given)
+    opened = reopen(url, trail=Trail.open())
+    name = make_url(url).database
+    _say(given, {"reopened": opened}, [f"{name} {'takes' if opened else 'took'} connections"])
+    return ExitCode.DONE
+
+
+def _list(given: argparse.Namespace) -> ExitCode:
+    """A damaged one is told, and is no reason not to tell of the others."""
+    found, bad = backups.list_backups(given.folder), backups.damaged(given.folder)
+    rows = [_row(each) for each in found] + [{"path": str(p), "damaged": why} for p, why in bad]
+    lines = [*map(_line, found), *(f"DAMAGED: {why}" for _, why in bad)]
+    _say(given, rows, lines or [f"there is none in {given.folder.absolute()}"])
+    return ExitCode.REFUSED_BY_BACKUP if bad else ExitCode.DONE
+
+
+def _show_lost(refused: WritesWouldBeLost, console: Console, as_json: bool, program: str) -> None:
     if as_json:
         lost = [asdict(each) for each in refused.lost]
-        print(json.dumps({"refused": str(refused), "phrase": refused.phrase, "writes": lost}))
+        tell_json({"refused": str(refused), "phrase": refused.phrase, "writes": lost})
         return
     for each in refused.lost:
         console.print(str(each))
         for example in each.examples:
             console.print(f"  {example}")
-    console.print(f"{PROGRAM}: {refused}")
+    console.print(f"{program}: {refused}")
 
 
 def _url(given: argparse.Namespace) -> str:
@@ -193,10 +233,10 @@ def _line(backup: Backup) -> str:
 
 def _say(given: argparse.Namespace, fields: object, lines: Sequence[str]) -> None:
     if given.json:
-        print(json.dumps(fields, default=str))
+        tell_json(fields)
         return
     for each in lines or ["there is none"]:
-        print(each)
+        tell(each)
 
 
 if __name__ == "__main__":

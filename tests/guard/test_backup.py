@@ -10,7 +10,7 @@ import pytest
 
 from migrations.guard.backup import backup, list_backups, pin, prune, unpin, verify
 from migrations.guard.compare import EXACT, compare
-from migrations.guard.manifest import Backup, BackupFault, read_backup
+from migrations.guard.manifest import MANIFEST, Backup, BackupFault, read_backup, write
 from migrations.guard.restore import proven
 from migrations.guard.snapshot import Snapshot, take
 from migrations.guard.tools import find_tools, server_major
@@ -171,6 +171,10 @@ def test_prune_keeps_the_newest_and_what_is_pinned(
     pin(made[0], "migration 003 is not marked good")
     assert prune(tmp_path, 2, trail=trail) == [made[1].path]
     assert [each.manifest.name for each in list_backups(tmp_path)] == ["n0", "n2", "n3"]
+    other = made[3].manifest.model_copy(update={"database": "another"})
+    write(made[3].path / MANIFEST, other.model_dump_json())
+    assert prune(tmp_path, 1, trail=trail) == []
+    write(made[3].path / MANIFEST, made[3].manifest.model_dump_json())
     unpin(made[0])
     assert prune(tmp_path, 1, trail=trail) == [made[0].path, made[2].path]
     assert {each.name for each in tmp_path.iterdir()} == {"trail", made[3].path.name}

@@ -14,6 +14,7 @@ import pytest
 from migrations.guard.backup import backup
 from migrations.guard.trail import Trail, verify
 from tests.conftest import Database
+from tests.guard.test_backup_faults import dumps, until
 from tests.guard.test_restore import related
 from tests.migrations.storefront import fill
 from tests.servers import drop_database, url_of
@@ -112,20 +113,95 @@ def test_backups_are_listed_pinned_and_pruned(shop: Database, folder: Path, tmp_
         (("--database-url", "postgresql://x@y/z", "restore", "gone"), 22, "gone is not there"),
         (("--database-url", "postgresql://x@y/z", "restore", "a.sql"), 22, "not made by `backup`"),
         (("--database-url", "postgresql://x@y/z", "restore", "bad"), 22, "it is damaged"),
+        (
+            ("--database-url", "postgresql://x@y/z", "restore", "."),
+            22,
+            "folder of backups: name one",
+        ),
+        (
+            ("--database-url", "postgresql://x@y/z", "backup", "--name", "a/b"),
+            2,
+            "is no name for a",
+        ),
         (("prune", "--keep", "0"), 22, "keep at least 1"),
+        (("reopen",), 2, "say --database-url URL or set DATABASE_URL"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_a_code(
     tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     (tmp_path / "a.sql").write_text("SELECT 1")
-    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad").mkdir(exist_ok=True)
     (tmp_path / "bad" / "manifest.json").write_text('{"version": 1, "na')
     done = run(tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert SECRET not in done.stderr
+
+
+def test_a_damaged_backup_is_told_and_hides_no_other(
+    shop: Database, folder: Path, tmp_path: Path
+) -> None:
+    common = ("--folder", str(folder / "b"))
+    assert "there is none in" in run(folder, *common, "list").stdout
+    trail = Trail(tmp_path / "trail")
+    paths = [backup(shop.url, folder / "b", f"n{n}", trail=trail).path for n in range(3)]
+    (paths[1] / "manifest.json").write_bytes(b'{"version": 1, "na\xff')
+    next((paths[2] / "data").glob("*.gz")).write_bytes(b"")
+    listed = run(folder, *common, "list")
+    assert listed.returncode == 22
+    first, second, third = listed.stdout.splitlines()
+    assert first.startswith(f"{paths[0]}  ")
+    assert second == f"DAMAGED: {paths[1]}/manifest.json cannot be read: it is damaged"
+    assert third.startswith(f"DAMAGED: {paths[2]} is damaged: ")
+    assert "has 0 bytes instead of" in third
+    told = json.loads(run(folder, *common, "list", "--json").stdout)
+    assert [each.get("damaged") is None for each in told] == [True, False, False]
+    # What is damaged does not count as the newest that are kept.
+    assert json.loads(run(folder, *common, "prune", "--keep", "1", "--json").stdout) == []
+    assert all(each.exists() for each in paths)
+
+
+def test_a_database_that_was_left_shut_is_opened(shop: Database, folder: Path) -> None:
+    with psycopg.connect(url_of(shop.url, "postgres"), autocommit=True) as control:
+        control.execute(f'ALTER DATABASE "{shop.name}" ALLOW_CONNECTIONS false'.encode())
+    shut = run(folder, "--database-url", shop.url, "validate")
+    assert shut.returncode == 3
+    assert "migration_utils.py reopen" in shut.stderr
+    opened = run(folder, "--database-url", shop.url, "reopen")
+    assert (opened.returncode, opened.stdout) == (0, f"{shop.name} takes connections\n")
+    assert run(folder, "--database-url", shop.url, "validate").returncode == 0
+    again = run(folder, "--database-url", shop.url, "reopen", "--json")
+    assert json.loads(again.stdout) == {"reopened": False}
+
+
+def test_a_stopped_backup_leaves_nothing(shop: Database, folder: Path) -> None:
+    """SIGTERM, as from a container that is taken away."""
+    with (
+        psycopg.connect(shop.url, autocommit=True) as watcher,
+        psycopg.connect(shop.url) as blocker,
+    ):
+        blocker.execute("LOCK TABLE public.users IN ACCESS EXCLUSIVE MODE")
+        with subprocess.Popen(
+            [
+                sys.executable,
+                str(ROOT / "migration_utils.py"),
+                "--database-url",
+                shop.url,
+                "backup",
+            ],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"]},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as job:
+            until(lambda: dumps(watcher, shop.name) > 0)
+            job.terminate()
+            _, said = job.communicate(timeout=30)
+    assert job.returncode == 130
+    assert said.splitlines()[-1] == "migration_utils.py: interrupted; nothing half made was kept"
+    assert list((folder / "backups").iterdir()) == []
 
 
 @pytest.mark.parametrize(
