@@ -74,7 +74,7 @@ def one_line(error: Exception) -> str:
         return "the database has no farebox schema; run `farebox migrate run`"
     origin = error.orig if isinstance(error, DBAPIError) and error.orig else error
     text = " ".join(str(origin).split()) or type(origin).__name__
-    if exit_code(error) == Exit.UNREACHABLE:
+    if exit_code(error) == Exit.UNREACHABLE and not isinstance(error, MigrationFault):
         return f"cannot reach what this command needs: {text}"
     return text
 

@@ -4,21 +4,18 @@
 """
 
 import argparse
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from psycopg import Connection
 from pydantic import ValidationError
 from rich.console import Console
 
 from migrations import after
-from migrations.faults import MigrationFault
+from migrations.faults import MigrationFault, NotAUrl
 from migrations.guard.address import address
 from migrations.guard.backup import default_folder as default_backups
 from migrations.guard.exits import EXPLAINED, ExitCode
@@ -27,6 +24,8 @@ from migrations.guard.plan import as_text
 from migrations.guard.progress import shown
 from migrations.guard.run import LOCK_WAIT_SECONDS, Options, Result, Run, Show
 from migrations.guard.smoke import SmokeFailed, smoke
+from migrations.guard.speech import Speaker, tell
+from migrations.guard.tools import stoppable
 from migrations.guard.trail import Trail, default_folder, redact_text
 from shared.db import plain_url
 from shared.settings import Settings
@@ -41,7 +40,7 @@ EPILOG = "exit codes:\n" + "\n".join(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = Speaker()
     try:
         settings = settings_for(given.database_url)
         options = Options(
@@ -50,16 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             backup_folder=given.backup_dir or default_backups(),
             allowed=tuple(override(each) for each in given.allow),
         )
-        with _stoppable():
+        with stoppable():
             result = run(settings, console, options, audit_folder=given.audit_dir)
     except MigrationFault as fault:
-        console.print(f"run_migration: {redact_text(str(fault))}")
+        said = str(fault) if isinstance(fault, NotAUrl) else redact_text(str(fault))
+        console.print(f"run_migration: {said}")
         return int(fault.exit_code)
     except KeyboardInterrupt:
         console.print("run_migration: interrupted; run it again to go on")
         return int(ExitCode.INTERRUPTED)
     if options.dry_run and result.prepared is not None:
-        print(as_text(result.steps, result.prepared.rehearsal, options.policy))
+        tell(as_text(result.steps, result.prepared.rehearsal, options.policy))
     nothing = result.code is ExitCode.NOTHING_TO_DO
     return int(ExitCode.DONE if nothing and not given.detailed_exit_code else result.code)
 
@@ -139,10 +139,14 @@ def run(
     with shown(console) as progress:
         show = Show(console.print, progress, _now_and_then(console.print))
         result = Run(plain_url(settings.database_url), chosen, trail, show).go()
+    # Kept elsewhere, it shows later whether lines were cut off the end.
+    console.print(f"audit trail {trail.path}, head {trail.head()}")
     if chosen.dry_run:
         for step in result.steps:
             if step.number == 1:
                 console.print(f"would run {step.revision} {step.title}")
+        if result.steps:
+            console.print("dry run: the database is as it was; the backup is kept")
     return result
 
 
@@ -155,20 +159,6 @@ def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
             say(text)
 
     return working
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: what is half done is taken away."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare(connection: Connection, settings: Settings, console: Console, trail: Trail) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from migrations.guard.policy import Policy
-from migrations.guard.rehearse import Rehearsal
+from migrations.guard.rehearse import STOPS_WRITERS, Rehearsal, Rehearsed
 from migrations.guard.statements import PlannedStep
 
 
@@ -46,15 +46,29 @@ def _text(
             continue
         for each in rehearsal.of(step):
             yield f"    {each.sql}"
-            yield (
-                f"      {each.ms:.1f} ms"
-                + "".join(f"; {mode} on {table}" for table, mode in each.locks)
-                + "".join(f"; rewrote {rows} rows of {table}" for table, rows in each.rewrites)
-            )
+            yield f"      {'; '.join(_did(each, rehearsal.existed))}"
     if rehearsal is not None:
         yield f"rehearsed in {rehearsal.seconds:.1f} s"
         for step, table, ms in rehearsal.blocks():
             yield f"  {step}: writers of {table} wait up to {ms:.0f} ms"
+        rewritten = {table for each in rehearsal.statements for table, _ in each.rewrites}
+        if not rewritten & rehearsal.existed:
+            yield "  no table that was there is rewritten"
+
+
+def _did(each: Rehearsed, existed: frozenset[str]) -> Iterator[str]:
+    """What concerns others first: locks on tables that were there, grouped; then those nobody else knows yet."""
+    yield f"{each.ms:.1f} ms"
+    modes: dict[str, list[str]] = {}
+    for table, mode in each.locks:
+        modes.setdefault(mode if table in existed else "", []).append(table)
+    made = modes.pop("", [])
+    for mode, tables in modes.items():
+        wait = " (writers wait)" if mode in STOPS_WRITERS else ""
+        yield f"{mode} on {', '.join(tables)}{wait}"
+    if made:
+        yield f"locks on new {', '.join(sorted(set(made)))}"
+    yield from (f"rewrote {rows} rows of {table}" for table, rows in each.rewrites)
 
 
 def as_json(

@@ -14,7 +14,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
+# With "restore into farebox_scratch_…" in front and the figures behind, 80 columns are full.
+BAR_WIDTH = 10
 # What is done ("dump of farebox"), bytes so far, bytes expected.
 Say = Callable[[str, int, int], None]
 
@@ -78,11 +81,11 @@ class SizeWatch:
 def shown(console: Console) -> Iterator[Say]:
     """A bar for each thing that is done, on a terminal; elsewhere nothing."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=BAR_WIDTH),
+        DownloadColumn(table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
     )
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as display:

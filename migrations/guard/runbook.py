@@ -214,6 +214,7 @@ def _row(backup: Backup) -> dict[str, object]:
         "revision": list(manifest.snapshot.revision),
         "started_at": manifest.started_at.isoformat(),
         "bytes": backup.size,
+        "compression": manifest.compression,
         "restore_tested": backup.tested,
         "pinned": backup.pinned,
     }
@@ -224,7 +225,7 @@ def _line(backup: Backup) -> str:
     said = [
         f"{manifest.started_at:%Y-%m-%d %H:%M:%SZ}",
         f"{manifest.database} at {', '.join(manifest.snapshot.revision) or 'no revision'}",
-        megabytes(backup.size),
+        f"{megabytes(backup.size)} ({manifest.compression})",
         f"restored and compared {backup.tested}" if backup.tested else "NOT restore-tested",
         *([f"pinned: {backup.pinned}"] if backup.pinned else []),
     ]

@@ -5,7 +5,9 @@ Whoever closes a pipe (`… | head`) has what it wanted: a run that changes a da
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 from rich.console import Console
@@ -23,7 +25,10 @@ class Speaker(Console):
 
 
 def tell(text: str) -> None:
-    """On stdout."""
+    """On stdout; a terminal's lines are folded where words end, under their own beginning."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(folded for line in text.splitlines() for folded in _fold(line, width))
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -31,7 +36,22 @@ def tell(text: str) -> None:
 
 
 def tell_json(document: object) -> None:
-    tell(json.dumps(document, default=str, ensure_ascii=False))
+    try:
+        print(json.dumps(document, default=str, ensure_ascii=False), flush=True)
+    except BrokenPipeError:
+        _into_nothing(sys.stdout)
+
+
+def _fold(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]
 
 
 def _into_nothing(stream: TextIO) -> None:

@@ -81,6 +81,12 @@ class Trail:
         """Returns when the line is with the operating system: for what is said while locks are held."""
         self._append(kind, fields, durable=False)
 
+    def head(self) -> str:
+        """The hash of the last line."""
+        with _append(self.path) as file:
+            last = _last_hash(file)
+        return last.hash if isinstance(last, _Torn) else last
+
     def _append(self, kind: str, fields: Mapping[str, object], *, durable: bool) -> None:
         clean = {name: redact(value) for name, value in fields.items()}
         with _append(self.path) as file:
