@@ -158,6 +158,16 @@ class Constraint:
     target_columns: tuple[str, ...]
     expression: str | None
 
+    def broken_by_row(self) -> sql.Composed | None:
+        """A condition on the table's own row `c`, for what can be told without looking at any other row."""
+        match self.kind:
+            case "c" if self.expression is not None:
+                return sql.SQL("NOT ({})").format(sql.SQL(self.expression))
+            case "n":
+                return _all("c.{} IS NULL", self.columns)
+            case _:
+                return None
+
     def violations(self) -> sql.Composed | None:
         """A query for the number of rows that break it, also where PostgreSQL was told not to look."""
         if self.kind in "up":
@@ -176,17 +186,10 @@ class Constraint:
         return query.format(names, broken, sql.Literal(limit))
 
     def _broken(self) -> sql.Composed | None:
-        match self.kind:
-            case "c" if self.expression is not None:
-                broken = sql.SQL(self.expression)
-                return sql.SQL("FROM {} c WHERE NOT ({})").format(self.place, broken)
-            case "f" if self.target is not None:
-                return self._orphans(self.target)
-            case "n":
-                empty = _all("c.{} IS NULL", self.columns)
-                return sql.SQL("FROM {} c WHERE {}").format(self.place, empty)
-            case _:
-                return None
+        if self.kind == "f" and self.target is not None:
+            return self._orphans(self.target)
+        broken = self.broken_by_row()
+        return sql.SQL("FROM {} c WHERE {}").format(self.place, broken) if broken else None
 
     def _orphans(self, target: sql.Identifier) -> sql.Composed:
         pairs = zip(self.columns, self.target_columns, strict=True)

@@ -3,7 +3,7 @@
 Everything is read in one transaction, so that a repeatable read gives one instant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from psycopg import Connection, sql
@@ -32,6 +32,8 @@ SETTINGS = {
     # Behind somebody's schema change it would wait for ever.
     "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "0",
+    # Keys of five million rows are then told apart in memory, in seconds; by the default's 4 MB in minutes, on disk.
+    "work_mem": "256MB",
 }
 
 
@@ -184,15 +186,33 @@ def columns_of(names: dict[str, str]) -> sql.Composed:
 
 
 def _constraints(connection: Connection, count: bool) -> Iterator[tuple[str, Constraint]]:
-    for each in catalog.constraints(connection):
-        query = each.violations()
-        counted = connection.execute(query).fetchone() if count and query is not None else None
+    found = catalog.constraints(connection)
+    counted = _counts(connection, found) if count else {}
+    for each in found:
+        name = f"{each.table}.{each.name}"
         yield (
-            f"{each.table}.{each.name}",
+            name,
             Constraint(
                 table=each.table,
                 definition=each.definition,
                 validated=each.validated,
-                violations=counted[0] if counted else None,
+                violations=counted.get(name),
             ),
         )
+
+
+def _counts(connection: Connection, found: Sequence[catalog.Constraint]) -> dict[str, int]:
+    """Violations by name; all that can be told of a row by itself is told in one pass over its table."""
+    counted: dict[str, int] = {}
+    by_row: dict[str, list[tuple[catalog.Constraint, sql.Composed]]] = {}
+    for each in found:
+        if condition := each.broken_by_row():
+            by_row.setdefault(each.table, []).append((each, condition))
+        elif (query := each.violations()) and (row := connection.execute(query).fetchone()):
+            counted[f"{each.table}.{each.name}"] = row[0]
+    for table, pairs in by_row.items():
+        counts = (sql.SQL("count(*) FILTER (WHERE {})").format(broken) for _, broken in pairs)
+        query = sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(counts), pairs[0][0].place)
+        row = connection.execute(query).fetchone()
+        counted |= {f"{table}.{c.name}": n for (c, _), n in zip(pairs, row or (), strict=True)}
+    return counted
