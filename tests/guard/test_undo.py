@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from migrations.guard.apply import Applier
 from migrations.guard.rehearse import roles
 from migrations.guard.statements import Chain
+from migrations.guard.trail import Trail
 from migrations.guard.undo import undo
 from migrations.steps import Migrations
 from tests.conftest import Database
@@ -18,7 +20,15 @@ from tests.migrations import storefront
 from tests.migrations.test_003 import BEFORE, Writer
 
 Look = Callable[[str], object]
-TO_HEAD = ("x01",)
+ACCOUNT = (
+    "INSERT INTO loyalty.loyalty_accounts (user_id, opened_at) VALUES (gen_random_uuid(), now())"
+)
+# What the cases below write; one of them each.
+THERE = """
+SELECT EXISTS (SELECT FROM loyalty.loyalty_accounts)
+    OR EXISTS (SELECT FROM public.subscriptions WHERE delivery_type = 'express')
+    OR EXISTS (SELECT FROM public.subscriptions WHERE status = 'paused')
+"""
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def test_it_is_as_before_and_what_was_written_meanwhile_is_there(
     ("write", "reason"),
     [
         (
-            "INSERT INTO loyalty.loyalty_accounts (user_id, opened_at) VALUES (gen_random_uuid(), now())",
+            ACCOUNT,
             "loyalty.loyalty_accounts holds 1 rows",
         ),
         (
@@ -93,6 +103,60 @@ def test_data_of_somebody_else_keeps_everything(
     done = undo(applier, chain, (BEFORE,), roles(applier.connection))
     assert reason in done.kept
     assert look("SELECT version_num FROM public.alembic_version") == chain.heads()[0]
+    assert look(THERE) is True
+
+
+class WritingTrail(Trail):
+    """Somebody writes when the look for other people's data is over and the DROP is still to come."""
+
+    at = "undo_started"
+    url = ""
+    statement = ""
+    refused = ""
+
+    def record(self, kind: str, **fields: object) -> None:
+        super().record(kind, **fields)
+        if kind != self.at:
+            return
+        with psycopg.connect(self.url) as somebody:
+            try:
+                somebody.execute(self.statement.encode())
+            except psycopg.errors.CheckViolation as error:
+                self.refused = str(error)
+
+
+@pytest.mark.parametrize(
+    "write", [ACCOUNT, "UPDATE public.subscriptions SET delivery_type = 'express'"]
+)
+def test_what_is_written_after_the_look_is_seen_and_kept(
+    database: Database, applier: Applier, look: Look, tmp_path: Path, write: str
+) -> None:
+    chain = Chain()
+    with psycopg.connect(database.url) as connection:
+        storefront.fill(connection, 5)
+    applier.apply(chain.upgrade((BEFORE,)))
+    applier.trail = trail = WritingTrail(tmp_path / "audit")
+    trail.url, trail.statement = database.url, write
+    done = undo(applier, chain, (BEFORE,), roles(applier.connection))
+    assert "somebody wrote meanwhile" in done.kept[0]
+    assert trail.refused == ""
+    assert look("SELECT version_num FROM public.alembic_version") == chain.heads()[0]
+    assert look(THERE) is True
+    assert look("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'farebox_undo%'") == 0
+    assert look("SELECT count(*) FROM farebox_migration.ledger WHERE closed_at IS NULL") == 0
+
+
+def test_behind_the_fence_a_write_is_refused_and_not_lost(
+    database: Database, applier: Applier, look: Look, tmp_path: Path
+) -> None:
+    chain = Chain()
+    applier.apply(chain.upgrade((BEFORE,)))
+    applier.trail = trail = WritingTrail(tmp_path / "audit")
+    trail.at, trail.url, trail.statement = "undo_fenced", database.url, ACCOUNT
+    done = undo(applier, chain, (BEFORE,), roles(applier.connection))
+    assert done.kept == ()
+    assert "farebox_undo" in trail.refused
+    assert look("SELECT version_num FROM public.alembic_version") == BEFORE
 
 
 def test_what_cannot_be_judged_keeps_everything(
