@@ -17,7 +17,7 @@ KEY_ENDINGS = ("_id", "_key", "_uuid", "_slug")
 LARGEST_BATCH = 100_000
 KEY_RANGE = "id >= 1 AND id < 1001"
 BY_RANGE = (
-    f"-- a range of its source's key at a time (… WHERE {KEY_RANGE}), each in its transaction:\n"
+    f"-- range after range of its source's key, as in {KEY_RANGE}, each in its transaction:\n"
 )
 RANGE_ENDS = ({">", ">="}, {"<", "<="})
 
@@ -28,11 +28,19 @@ def changes(case: Case, node: pg.Node) -> None:
         if isinstance(each, pg.UpdateStmt | pg.DeleteStmt):
             _change(case, each)
         elif isinstance(each, pg.MergeStmt):
-            target = case.world.name(each.relation)
-            if case.existing(target):
-                _unbatched(case, target, "MERGE", BY_RANGE + case.statement.text)
+            _merge(case, each)
         elif isinstance(each, pg.InsertStmt):
             _insert(case, each)
+
+
+def _merge(case: Case, statement: pg.MergeStmt) -> None:
+    target = case.world.name(statement.relation)
+    query = statement.source_relation.range_subselect.subquery.select_stmt
+    few = bool(query.values_lists) or limited(query) or is_batch(query.where_clause)
+    if case.existing(target) and few:
+        case.long_work(f"a batch of MERGE into {show(target)}", [target])
+    elif case.existing(target):
+        _unbatched(case, target, "MERGE", rewrites.merged(statement, KEY_RANGE))
 
 
 def reads(case: Case, query: pg.SelectStmt) -> None:

@@ -167,7 +167,11 @@ def appears(case: Case, name: Name) -> None:
     """A view or table of this name is there again: a rename in this transaction broke nobody."""
     if not case.session.in_block:
         return
-    marks = (f"asks for {show(name)}:", f"uses the view {show(name)}:")
+    marks = (
+        f"asks for {show(name)}:",
+        f"uses the view {show(name)}:",
+        f"{show(name)} is not found under",
+    )
     case.findings[:] = [
         each for each in case.findings
         if each.rule not in ("rename-table", "drop-view") or not any(m in each.message for m in marks)

@@ -104,6 +104,22 @@ def batched(statement: pg.UpdateStmt | pg.DeleteStmt) -> str:
     return f"{AGAIN}\n{text}\nWHERE {outer}{some};"
 
 
+def merged(statement: pg.MergeStmt, key_range: str) -> str:
+    """The same MERGE from a range of its source's rows."""
+    copy = pg.MergeStmt()
+    copy.CopyFrom(statement)
+    source = statement.source_relation
+    if source.HasField("range_var"):
+        called = source.range_var.alias.aliasname or source.range_var.relname
+        tree = postgast.parse(f"SELECT * FROM source WHERE {key_range}").stmts[0].stmt
+        tree.select_stmt.from_clause[0].range_var.CopyFrom(source.range_var)
+        tree.select_stmt.from_clause[0].range_var.ClearField("alias")
+        narrow = pg.RangeSubselect(subquery=tree, alias=pg.Alias(aliasname=called))
+        copy.source_relation.CopyFrom(pg.Node(range_subselect=narrow))
+    text = postgast.deparse(_tree(pg.Node(merge_stmt=copy)))
+    return f"-- range after range of its source's key, each in its transaction:\n{text};"
+
+
 def _some(sources: str, where: str, of: str = "") -> str:
     mark = f"{of}.ctid" if of else "ctid"
     condition = f" WHERE {where}" if where else ""
