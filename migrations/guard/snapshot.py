@@ -15,9 +15,8 @@ from migrations.guard.progress import Say, silent
 
 # Any order of rows gives the same sum; 64 bits of hash over key and value see a cent that changed its row.
 CHECKSUM = "sum(hashtextextended(ROW({})::text, 0)::numeric)::text"
-# As of the last VACUUM or index build: pg_table_size would wait behind somebody's schema change.
 TABLE_BYTES = """
-SELECT oid, relpages::bigint * current_setting('block_size')::bigint FROM pg_class WHERE relkind = 'r'
+SELECT oid, coalesce(pg_relation_size(oid), 0) FROM pg_class WHERE relkind = 'r' AND relpersistence <> 't'
 """
 SETTINGS = {
     # Names then come out qualified, values as the same text in every session.
@@ -149,7 +148,10 @@ def one(connection: Connection, query: str | sql.Composed) -> object:
 def _tables(connection: Connection, contents: bool, progress: Say) -> Iterator[tuple[str, Table]]:
     """The bar moves with the bytes of the tables that are read."""
     tables = catalog.tables(connection)
-    sizes: dict[int, int] = dict(connection.execute(TABLE_BYTES).fetchall())
+    sizes = dict[int, int]()
+    if progress is not silent:
+        # Never on a live database: it waits behind somebody's schema change.
+        sizes |= connection.execute(TABLE_BYTES).fetchall()
     what, read = f"reading of {connection.info.dbname}", 0
     expected = sum(sizes.get(each.oid, 0) for each in tables)
     for table in tables:

@@ -15,7 +15,7 @@ import pytest
 from migrations.guard import backup as module
 from migrations.guard.backup import backup, list_backups
 from migrations.guard.manifest import BackupFault
-from migrations.guard.tools import NotEnoughSpace, ToolFault, find_tools, on_database
+from migrations.guard.tools import NotEnoughSpace, ToolFault, find_tools, on_database, server_major
 from migrations.guard.trail import Trail
 from tests.conftest import Database
 
@@ -186,6 +186,42 @@ def test_programs_of_another_version_are_refused_naming_both(tmp_path: Path) -> 
 def test_no_programs_at_all_are_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ToolFault, match="none was found; install postgresql-client-17"):
         find_tools(17, {"FAREBOX_PG_BIN": str(tmp_path)})
+
+
+@pytest.mark.parametrize(("knows", "asked"), [(True, ["zstd:3"]), (False, ["zstd:3", "1"])])
+def test_zstd_is_taken_where_pg_dump_has_it(
+    empty_database: Database,
+    tmp_path: Path,
+    trail: Trail,
+    monkeypatch: pytest.MonkeyPatch,
+    knows: bool,
+    asked: list[str],
+) -> None:
+    """The real programs, behind one that notes what it is asked; it may take zstd in the real one's stead."""
+    with psycopg.connect(empty_database.url) as connection:
+        connection.execute("CREATE TABLE public.a AS SELECT 1 AS id")
+        real = find_tools(server_major(connection))
+    if real.major < module.ZSTD_SINCE:
+        pytest.skip(f"pg_dump {real.major} knows no zstd and is not asked for it")
+    binaries, notes = tmp_path / "bin", tmp_path / "notes"
+    binaries.mkdir()
+    replaced = "s/--compress=zstd:3/--compress=1/" if knows else ""
+    dump = f"""#!/bin/bash
+    for each in "$@"; do case $each in --compress=*) echo "${{each#*=}}" >> {notes};; esac; done
+    for each in "$@"; do given+=("$(sed '{replaced}' <<< "$each")"); done
+    exec {real.pg_dump} "${{given[@]}}"
+    """
+    restore = f'#!/bin/bash\nexec {real.pg_restore} "$@"\n'
+    for name, text in (("pg_dump", dump), ("pg_restore", restore)):
+        (binaries / name).write_text(text)
+        (binaries / name).chmod(0o755)
+    monkeypatch.setenv("FAREBOX_PG_BIN", str(binaries))
+    made = backup(empty_database.url, tmp_path / "b", "x", trail=trail)
+    said = notes.read_text().split()
+    if not knows and said == ["zstd:3"]:
+        pytest.skip("this pg_dump has zstd: there is nothing to fall back from")
+    assert said == asked
+    assert made.manifest.compression == ("zstd:3" if knows else "gzip:1")
 
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "x" * 61])

@@ -304,6 +304,25 @@ def test_a_leftover_of_another_owner_stops_nobody(
             connection.execute(f"DROP ROLE {role}".encode())
 
 
+def test_roles_that_the_server_has_not_are_named_before_anything_is_made(
+    empty_database: Database, tmp_path: Path, trail: Trail
+) -> None:
+    roles = [f'"T {each} {secrets.token_hex(4)}"' for each in ("a", "b")]
+    execute(
+        empty_database.url,
+        "CREATE TABLE public.t (id int)",
+        *(f"CREATE ROLE {each}" for each in roles),
+        *(f"GRANT SELECT ON public.t TO {each}" for each in roles),
+    )
+    made = backup(empty_database.url, tmp_path / "b", "x", trail=trail)
+    execute(empty_database.url, *(f"DROP OWNED BY {each}; DROP ROLE {each}" for each in roles))
+    with pytest.raises(BackupFault) as refused:
+        restore(made, empty_database.url, trail=trail)
+    wanted = "; ".join(f"CREATE ROLE {each}" for each in sorted(roles))
+    assert str(refused.value).endswith(wanted)
+    assert related(empty_database) == set()
+
+
 def execute_alone(url: str, statement: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode())
