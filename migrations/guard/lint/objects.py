@@ -42,6 +42,7 @@ def drop(case: Case, statement: pg.DropStmt) -> None:
 
 
 def _gone(case: Case, name: Name, what: str, statement: pg.DropStmt) -> None:
+    case.world.dropped.add(name)
     if not case.existing(name):
         case.world.new.discard(name)
         return
@@ -104,6 +105,8 @@ def rename(case: Case, statement: pg.RenameStmt) -> None:
                 _loses_writes(case, name, after)
         return
     case.lock(name, Mode.ACCESS_EXCLUSIVE)
+    if kind == pg.OBJECT_TABLE:
+        case.world.dropped.add(name)
     if kind == pg.OBJECT_COLUMN:
         if (name, statement.subname) not in case.world.new_columns:
             _renamed_column(case, statement, name)

@@ -22,7 +22,12 @@ NOT_TABLES = {
 
 def create(case: Case, made: pg.CreateStmt) -> None:
     name = case.world.name(made.relation)
-    there = made.if_not_exists and case.facts is not None and name in case.facts.tables
+    live = case.facts is not None and name in case.facts.tables
+    there = live and name not in case.world.dropped
+    if there:
+        case.note(
+            "already-there", f"{show(name)} is in this database: it is not new to what follows"
+        )
     if not there:
         name = case.world.create(made.relation)
     for parent in made.inh_relations:

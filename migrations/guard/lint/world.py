@@ -41,7 +41,8 @@ class World:
     policies: set[Name] = field(default_factory=set)
     # Domains made here, and whether they constrain their values.
     domains: dict[str, bool] = field(default_factory=dict)
-    # Of which old tables a new one holds a copy; which tables were given a trigger.
+    # Tables gone or renamed; of which old tables a new one holds a copy; which tables were given a trigger.
+    dropped: set[Name] = field(default_factory=set)
     copies: dict[Name, set[Name]] = field(default_factory=dict)
     triggered: set[Name] = field(default_factory=set)
     transactions: int = 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.rows import TupleRow
 from migrations.guard.lint import LiveFacts, command, lint, lint_files
 from migrations.guard.lint.command import NotAFile, NotAnOverride
 from migrations.guard.lint.locks import Mode
+from migrations.guard.lint.source import Source
 from tests.conftest import Database
 
 Connection = psycopg.Connection[TupleRow]
@@ -26,6 +28,7 @@ CREATE TABLE logs (id int) PARTITION BY RANGE (id);
 CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM (0) TO (10);
 CREATE TABLE logs_2 (id int);
 CREATE MATERIALIZED VIEW sums AS SELECT count(*) FROM orders;
+CREATE UNIQUE INDEX us ON sums (count);
 CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER tr AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION f();
 """
@@ -163,6 +166,91 @@ def test_the_size_of_a_table_decides_and_waiting_stays_a_danger(shop: Connection
     shop.execute("ANALYZE orders")
     waiting = lint(sql, file="x", facts=LiveFacts.read(shop))
     assert [each.rule for each in waiting.findings] == ["missing-lock-timeout"]
+
+
+def test_the_message_names_the_rows(shop: Connection) -> None:
+    shop.execute("SET lock_timeout = '2s'")
+    sql = "ALTER TABLE {} ALTER COLUMN id TYPE bigint;"
+    fresh = lint(sql.format("orders"), file="x", facts=LiveFacts.read(shop))
+    assert "(orders: never analyzed, 0.0 MB)" in fresh.notes[0].message
+    shop.execute("INSERT INTO orders SELECT g, 1, g::text FROM generate_series(1, 9999) g")
+    shop.execute("ANALYZE orders")
+    below = lint(sql.format("orders"), file="x", facts=LiveFacts.read(shop))
+    assert below.verdict == "safe"
+    assert "about 9,999 rows" in below.notes[0].message
+    shop.execute("INSERT INTO orders VALUES (10000, 1, '10000')")
+    shop.execute("ANALYZE orders")
+    at = lint(sql.format("orders"), file="x", facts=LiveFacts.read(shop))
+    assert "(orders: about 10,000 rows, " in at.findings[0].message
+    unknown = lint(sql.format("nowhere"), file="x", facts=LiveFacts.read(shop))
+    assert "(nowhere: not in this database, presumed large)" in unknown.findings[0].message
+    parent = lint("CREATE INDEX i ON logs (id);", file="x", facts=LiveFacts.read(shop))
+    assert [each.rule for each in parent.findings] == ["create-index-not-concurrent"]
+
+
+def test_a_table_never_analyzed_is_judged_by_its_bytes(shop: Connection) -> None:
+    shop.execute("SET lock_timeout = '2s'")
+    shop.execute("CREATE TABLE heaps (t text) WITH (autovacuum_enabled = false)")
+    shop.execute("INSERT INTO heaps SELECT repeat('x', 1000) FROM generate_series(1, 9000)")
+    report = lint("CREATE INDEX i ON heaps (t);", file="x", facts=LiveFacts.read(shop))
+    assert [each.rule for each in report.findings] == ["create-index-not-concurrent"]
+    assert "never analyzed, " in report.findings[0].message
+
+
+def test_a_table_of_the_database_is_not_new_although_a_file_creates_it(shop: Connection) -> None:
+    shop.execute("SET lock_timeout = '2s'")
+    shop.execute("INSERT INTO orders SELECT g, 1 FROM generate_series(1, 20000) g")
+    shop.execute("ANALYZE orders")
+    facts = LiveFacts.read(shop)
+    again = "CREATE TABLE orders (id int);\nCREATE INDEX i ON orders (id);"
+    assert [each.line for each in lint(again, file="x", facts=facts).findings] == [2]
+    anew = "DROP TABLE orders;\n" + again
+    assert [each.rule for each in lint(anew, file="x", facts=facts).findings] == ["drop-table"]
+    aside = "ALTER TABLE orders RENAME TO o;\n" + again
+    assert lint(aside, file="x", facts=facts).verdict == "safe"
+
+
+def test_functions_and_domains_of_the_database_are_known(shop: Connection) -> None:
+    shop.execute("SET lock_timeout = '2s'")
+    shop.execute(
+        "CREATE FUNCTION fill() RETURNS void LANGUAGE sql AS 'UPDATE orders SET total = 0';"
+        "CREATE FUNCTION look() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';"
+        "CREATE FUNCTION seed() RETURNS void LANGUAGE plpgsql AS"
+        " 'BEGIN\n\nINSERT INTO users VALUES (1); END';"
+        "CREATE PROCEDURE hidden() LANGUAGE sql BEGIN ATOMIC DELETE FROM orders; END;"
+        "CREATE DOMAIN positive AS int CHECK (value > 0); CREATE DOMAIN any_int AS int"
+    )
+    facts = LiveFacts.read(shop)
+    unsized = replace(facts, tables={})
+    verdicts = {
+        "SELECT 1;\nSELECT fill();": [(2, "unbatched-change")],
+        "SELECT look();": [],
+        "SELECT seed();": [],
+        "SELECT pg_sleep(0), now(), nextval('s');": [],
+        "CALL hidden();": [(1, "cannot-judge")],
+        "SELECT unknown();": [(1, "cannot-judge")],
+        "ALTER TABLE orders ADD COLUMN n int DEFAULT look();": [],
+        "ALTER TABLE orders ADD COLUMN n positive;": [(1, "add-column-constrained-domain")],
+        "ALTER TABLE orders ADD COLUMN n any_int;": [],
+    }
+    for sql, expected in verdicts.items():
+        report = lint(sql, file="x", facts=unsized)
+        assert [(each.line, each.rule) for each in report.findings] == expected, sql
+
+
+def test_the_rewrites_run(shop: Connection) -> None:
+    shop.execute("INSERT INTO orders SELECT g, 1, g::text FROM generate_series(1, 9) g")
+    ran = 0
+    for sql in [*REWRITES, *LOCKS]:
+        for each in lint(f"SET lock_timeout = '2s'; {sql}", file="x").findings:
+            if "…" in each.rewrite or each.rule in ("truncate", "add-column-inline-foreign-key"):
+                continue
+            shop.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public;")
+            shop.execute(SETUP)
+            for statement in Source.of(each.rewrite).statements():
+                shop.execute(statement.text.encode())
+            ran += 1
+    assert ran > 15
 
 
 def test_a_valid_check_of_the_database_proves_not_null(shop: Connection) -> None:
