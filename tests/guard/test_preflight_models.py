@@ -70,7 +70,8 @@ def test_every_way_to_the_run_says_so(release: Path, command: tuple[str, ...]) -
 def test_a_broken_release_can_still_back_up_and_restore(release: Path) -> None:
     (release / "services" / "payments" / "models.py").unlink()
     done = run(release, "migration_utils.py", "list")
-    assert (done.returncode, done.stdout) == (0, "there is none\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("there is none")
 
 
 def test_a_whole_release_gets_as_far_as_the_database(release: Path) -> None:
