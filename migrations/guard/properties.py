@@ -13,9 +13,12 @@ LISTS = {
 }
 FROM = """
 SELECT pg_encoding_to_char(encoding), datcollate, datctype, pg_get_userbyid(datdba), datlocprovider::text,
-    to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale', datconnlimit
-FROM pg_database d WHERE datname = %s
+    to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale', datconnlimit,
+    spcname
+FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = %s
 """
+# Whoever names it must be allowed to create in it, though it is where databases go anyway.
+DEFAULT_SPACE = "pg_default"
 PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 SETTINGS = """
 SELECT coalesce(r.rolname, ''), unnest(s.setconfig) FROM pg_db_role_setting s
@@ -66,7 +69,7 @@ def create_like(connection: Connection, model: str, database: str) -> None:
     """An empty database with `model`'s encoding, locale and owner, marked as a copy of ours."""
     row = connection.execute(FROM, (model,)).fetchone()
     assert row is not None, "the database we are connected to exists"
-    encoding, collate, ctype, owner, provider, icu, locale, limit = row
+    encoding, collate, ctype, owner, provider, icu, locale, limit, space = row
     options = [
         sql.SQL("TEMPLATE template0 ENCODING {}").format(sql.Literal(encoding)),
         sql.SQL("LC_COLLATE {} LC_CTYPE {}").format(sql.Literal(collate), sql.Literal(ctype)),
@@ -78,6 +81,8 @@ def create_like(connection: Connection, model: str, database: str) -> None:
         options.append(sql.SQL("ICU_LOCALE {}").format(sql.Literal(icu or locale)))
     if provider == "b":
         options.append(sql.SQL("BUILTIN_LOCALE {}").format(sql.Literal(locale)))
+    if space != DEFAULT_SPACE:
+        options.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(space)))
     name = sql.Identifier(database)
     connection.execute(sql.SQL("CREATE DATABASE {} {}").format(name, sql.SQL(" ").join(options)))
     comment(connection, database, MARK)

@@ -302,7 +302,13 @@ def _elsewhere(url: str, target: str) -> str:
             continue
         with suppress(MigrationFault), connect(there):
             return there
-    return url
+    # It says why, if it is the server; a database that we stand in cannot be renamed.
+    with connect(url) as connection:
+        user = connection.info.user
+    raise BackupFault(
+        f"{user} can connect to none of {', '.join(ELSEWHERE)}, and {target} cannot be renamed from"
+        f" within: GRANT CONNECT ON DATABASE {ELSEWHERE[0]} TO {user}"
+    )
 
 
 def _old_faults(snapshot: Snapshot) -> bool:

@@ -277,3 +277,13 @@ def test_any_name_is_restored_and_cleared_away(
         finally:
             for each in (odd, *made):
                 properties.drop(control, each)
+
+
+def test_who_can_stand_nowhere_else_is_told_before_anything_is_made(
+    shop: Database, saved: Backup, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "ELSEWHERE", ("no_such_database",))
+    with pytest.raises(BackupFault, match="GRANT CONNECT ON DATABASE no_such_database TO postgres"):
+        restore.restore(saved, shop.url, trail=trail, give_up=GIVEN_UP)
+    assert users(shop.url) == 6
+    assert related(shop) == set()
