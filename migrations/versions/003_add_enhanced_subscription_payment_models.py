@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB, ExcludeConstraint
+from sqlalchemy.schema import CreateColumn
 
 revision = "003"
 down_revision = "d6d022bcff3b"
@@ -79,10 +80,15 @@ def upgrade() -> None:
 
 
 def _alter_subscriptions() -> None:
-    for column in _columns():
-        op.add_column("subscriptions", column, schema="public")
-    for table, name, rule in CONSTRAINTS:
-        op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {rule} NOT VALID")
+    """One statement for all that `subscriptions` gains: its writers wait from the first one to COMMIT."""
+    carrier = sa.Table("subscriptions", sa.MetaData(), *_columns(), schema="public")
+    dialect = op.get_context().dialect
+    parts = [f"ADD COLUMN {CreateColumn(c).compile(dialect=dialect)}" for c in carrier.columns]
+    own = [(name, rule) for table, name, rule in CONSTRAINTS if table == "public.subscriptions"]
+    parts += [f"ADD CONSTRAINT {name} {rule} NOT VALID" for name, rule in own]
+    op.execute("ALTER TABLE public.subscriptions " + ", ".join(parts))
+    table, name, rule = CONSTRAINTS[-1]
+    op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {rule} NOT VALID")
 
 
 def _columns() -> tuple[sa.Column[Any], ...]:
