@@ -16,7 +16,7 @@ from migrations.faults import LockBusy
 from migrations.guard import doors, properties, restore, writes
 from migrations.guard.backup import backup
 from migrations.guard.manifest import Backup, BackupFault
-from migrations.guard.tools import on_database
+from migrations.guard.tools import on_database, stoppable
 from migrations.guard.trail import Trail, entries
 from migrations.run_lock import connect, run_lock
 from tests.conftest import Database
@@ -285,5 +285,34 @@ def test_who_can_stand_nowhere_else_is_told_before_anything_is_made(
     monkeypatch.setattr(restore, "ELSEWHERE", ("no_such_database",))
     with pytest.raises(BackupFault, match="GRANT CONNECT ON DATABASE no_such_database TO postgres"):
         restore.restore(saved, shop.url, trail=trail, give_up=GIVEN_UP)
+    assert users(shop.url) == 6
+    assert related(shop) == set()
+
+
+def test_a_restore_that_is_told_to_stop_while_the_doors_are_shut_opens_them_itself(
+    shop: Database, saved: Backup, trail: Trail
+) -> None:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            look = writes.look
+
+            def stopped(
+                live: Connection, copy: Connection, since: writes.Look | None = None
+            ) -> writes.Look:
+                if since is not None:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return look(live, copy, since)
+
+            writes.look = stopped
+            with stoppable():
+                restore.restore(saved, shop.url, trail=trail, give_up=GIVEN_UP)
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
     assert users(shop.url) == 6
     assert related(shop) == set()
