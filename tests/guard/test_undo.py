@@ -159,6 +159,117 @@ def test_behind_the_fence_a_write_is_refused_and_not_lost(
     assert look("SELECT version_num FROM public.alembic_version") == BEFORE
 
 
+SEEDED = """
+op.execute("CREATE TABLE public.q (id int, note text)")
+op.execute("INSERT INTO public.q VALUES (1, 'ours'), (2, 'ours')")
+op.execute("ALTER TABLE public.users ADD COLUMN q text")
+op.execute("UPDATE public.users SET q = 'ours' WHERE q IS NULL")
+"""
+UNSEEDED = """
+op.execute("ALTER TABLE public.users DROP COLUMN q")
+op.execute("DROP TABLE public.q")
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "lost"),
+    [
+        (None, None),
+        ("INSERT INTO public.q VALUES (3, 'theirs')", "public.q holds 1 rows"),
+        ("UPDATE public.q SET note = 'theirs' WHERE id = 1", "public.q holds 1 rows"),
+        (
+            "UPDATE public.users SET q = 'theirs' WHERE id = (SELECT min(id::text)::uuid FROM public.users)",
+            "public.users.q holds 1 values",
+        ),
+    ],
+)
+def test_what_the_run_itself_wrote_is_nobodys_data(
+    database: Database,
+    applier: Applier,
+    on_top: Write,
+    look: Look,
+    written: str | None,
+    lost: str | None,
+) -> None:
+    with psycopg.connect(database.url) as connection:
+        storefront.fill(connection, 5)
+    chain = on_top(SEEDED, UNSEEDED)
+    applier.apply(chain.upgrade((BEFORE,)))
+    if written is not None:
+        applier.connection.execute(written.encode())
+    done = undo(applier, chain, HEAD, set())
+    assert done.kept == (() if lost is None else (lost,))
+    assert look("SELECT version_num FROM public.alembic_version") == ("x01" if lost else HEAD[0])
+    assert look("SELECT count(*) FROM public.users") == 5
+
+
+@pytest.mark.parametrize(
+    "write",
+    ["UPDATE public.users SET q = 'theirs'", "INSERT INTO public.users (email) VALUES ('new@x')"],
+)
+def test_a_column_that_the_run_filled_is_looked_at_under_the_lock(
+    database: Database,
+    applier: Applier,
+    on_top: Write,
+    look: Look,
+    tmp_path: Path,
+    write: str,
+) -> None:
+    """The storefront's own writes to such rows go on: no fence stands in their way."""
+    with psycopg.connect(database.url) as connection:
+        storefront.fill(connection, 5)
+    chain = on_top(SEEDED, UNSEEDED)
+    applier.apply(chain.upgrade((BEFORE,)))
+    applier.trail = trail = WritingTrail(tmp_path / "audit")
+    trail.at, trail.url, trail.statement = "undo_fenced", database.url, write
+    done = undo(applier, chain, HEAD, set())
+    assert trail.refused == ""
+    if "theirs" in write:
+        assert "somebody wrote into public.users" in done.kept[0]
+        assert look("SELECT count(*) FROM public.users WHERE q = 'theirs'") == 5
+        assert look("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'farebox_undo%'") == 0
+    else:
+        assert done.kept == ()
+        assert look("SELECT count(*) FROM public.users WHERE email = 'new@x'") == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        # The only copy of what was there.
+        'op.execute("UPDATE public.users SET email = id::text")',
+        # It may have carried along what somebody wrote meanwhile.
+        'op.execute("UPDATE public.q SET note = note || id")',
+        "op.execute(\"DO $$ BEGIN EXECUTE 'SELECT ' || 1; END $$\")",
+        'op.execute("DELETE FROM public.addresses WHERE false")',
+    ],
+)
+def test_where_it_cannot_be_told_who_wrote_everything_is_kept(
+    database: Database, applier: Applier, on_top: Write, more: str
+) -> None:
+    chain = on_top(SEEDED + more, UNSEEDED)
+    applier.apply(chain.upgrade((BEFORE,)))
+    assert "public.q holds 2 rows" in undo(applier, chain, HEAD, set()).kept
+
+
+def test_a_step_by_itself_drops_what_is_empty_and_leaves_roles_of_before(
+    database: Database, applier: Applier, on_top: Write, look: Look
+) -> None:
+    chain = on_top(
+        "op.execute('CREATE TABLE public.\"Q q\" (id int)')",
+        """
+        op.execute("COMMENT ON TABLE public.users IS 'x'; DROP ROLE IF EXISTS of_before")
+        with op.get_context().autocommit_block():
+            op.execute("DROP ROLE IF EXISTS of_before")
+            op.execute('DROP TABLE public."Q q"')
+        """,
+    )
+    applier.apply(chain.upgrade((BEFORE,)))
+    assert undo(applier, chain, HEAD, {"of_before"}).kept == ()
+    assert look("SELECT to_regclass('public.\"Q q\"')") is None
+    assert look("SELECT obj_description('public.users'::regclass)") == "x"
+
+
 def test_what_cannot_be_judged_keeps_everything(
     database: Database, applier: Applier, on_top: Write, look: Look
 ) -> None:
@@ -167,5 +278,5 @@ def test_what_cannot_be_judged_keeps_everything(
     )
     applier.apply(chain.upgrade((BEFORE,)))
     done = undo(applier, chain, HEAD, set())
-    assert done.kept == ("what this would lose cannot be judged: DELETE FROM public.users;",)
+    assert done.kept == ("what this would lose cannot be judged: DELETE FROM public.users",)
     assert look("SELECT version_num FROM public.alembic_version") == "x01"
