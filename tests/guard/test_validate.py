@@ -12,7 +12,7 @@ from psycopg import Connection
 from migrations.guard.compare import Expected, Severity, compare, faults, written_since
 from migrations.guard.runbook import main
 from migrations.guard.snapshot import Snapshot, take
-from migrations.guard.validate import validate
+from migrations.guard.validate import check_indexes, validate
 from migrations.run_lock import connect
 from tests.conftest import Database
 from tests.migrations.storefront import add_customer, add_subscription, fill
@@ -74,6 +74,14 @@ DAMAGED = (
     "CREATE INDEX odd ON public.users (public.f(email))",
     f"CREATE OR REPLACE {LYING} 'SELECT t || 1'",
 )
+
+
+def test_an_index_that_is_known_is_not_compared_with_its_table_again(shop: Connection) -> None:
+    for statement in DAMAGED:
+        shop.execute(statement.encode())
+    looked_at, damaged = check_indexes(shop)
+    assert [each.name for each in damaged] == ["public.odd"]
+    assert check_indexes(shop, {"public.odd"}) == (looked_at, [])
 
 
 @pytest.mark.parametrize(
