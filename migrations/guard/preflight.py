@@ -15,11 +15,11 @@ from migrations.guard.blockers import blockers, replicas
 from migrations.guard.drift import unplanned
 from migrations.guard.rights import may_not, rights
 from migrations.guard.room import room
+from migrations.guard.scratch import scratch
 from migrations.guard.statements import Chain
 from migrations.guard.subject import Problem, Subject, names, one, refuse, shortened, warn
 from migrations.guard.tools import find_tools, server_major
 from migrations.models import target_metadata
-from migrations.run_lock import connect
 
 OLDEST_SERVER = 150_000
 # With one of these, every other answer would be another server's or no answer at all.
@@ -106,34 +106,6 @@ def _programs(subject: Subject) -> Iterator[Problem]:
         yield judge("programs", str(fault), "then run again")
 
 
-def _scratch(subject: Subject) -> Iterator[Problem]:
-    """The place for the copy can be reached, is of the same version, and takes databases."""
-    if subject.scratch_url is None:
-        return
-    try:
-        with connect(subject.scratch_url) as there:
-            ours, theirs = server_major(subject.connection), server_major(there)
-            row = there.execute(
-                "SELECT rolcreatedb OR rolsuper, rolname FROM pg_roles WHERE rolname = current_user"
-            ).fetchone()
-    except MigrationFault as fault:
-        yield refuse("scratch", f"no place for the copy: {fault}", "FAREBOX_SCRATCH_DATABASE_URL")
-        return
-    if ours != theirs:
-        yield refuse(
-            "scratch",
-            f"the copy's server is PostgreSQL {theirs}, the database's {ours}",
-            "name one of the same version in FAREBOX_SCRATCH_DATABASE_URL",
-        )
-    if not (row and row[0]):
-        user = row[1] if row else "its role"
-        yield refuse(
-            "scratch",
-            f"{user} may not create the copy's database",
-            f"ALTER ROLE {user} CREATEDB there",
-        )
-
-
 def _names_in_the_way(subject: Subject) -> Iterator[Problem]:
     believed, _ = ledger.done_already(ledger.open_entries(subject.connection), subject.steps)
     there: list[tuple[str, str, str]] = []
@@ -194,7 +166,7 @@ CHECKS: tuple[Check, ...] = (
     rights,
     _programs,
     room,
-    _scratch,
+    scratch,
     _names_in_the_way,
     _drift,
     _indexes,

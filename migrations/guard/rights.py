@@ -77,7 +77,7 @@ def rights(subject: Subject) -> Iterator[Problem]:
         yield refuse(
             "privileges",
             f"{user} may not create the database that the backup is tested in",
-            f"ALTER ROLE {user} CREATEDB, or name a place for it in FAREBOX_SCRATCH_DATABASE_URL",
+            f"ALTER ROLE {user} CREATEDB, or give a role that may in FAREBOX_SCRATCH_DATABASE_URL",
         )
     missing = one(subject, MISSING_ROLES)
     if isinstance(missing, list) and missing and not create_role and subject.steps:

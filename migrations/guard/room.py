@@ -73,7 +73,7 @@ def _place(subject: Subject) -> Path | None:
         "/"
     )
     path = one(subject, PLACE)
-    if subject.scratch_url is not None or not here or not isinstance(path, str):
+    if not here or not isinstance(path, str):
         return None
     try:
         return Path(path) if Path(path).is_dir() else None

@@ -6,7 +6,7 @@ Up to the end of the rehearsal nothing of the live database is changed.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +26,7 @@ from migrations.guard.policy import Policy
 from migrations.guard.progress import Say as Progress
 from migrations.guard.progress import silent
 from migrations.guard.rehearse import Rehearsal, drop_new_roles, roles
+from migrations.guard.scratch import copy_maker
 from migrations.guard.statements import Chain, PlannedStep
 from migrations.guard.subject import Problem, Subject
 from migrations.guard.tools import ToolFault, find_tools, server_major
@@ -214,6 +215,7 @@ class Run:
         with self._stage("preflight"):
             folder = options.backup_folder
             subject = Subject(connection, plan.chain, plan.current, plan.steps, folder, plan.bare)
+            subject = replace(subject, scratch_url=copy_maker(self._url))
             warnings = pass_preflight(subject, trail, say)
         with self._stage("lint"):
             pass_lint(connection, plan.steps, options.allowed, options.policy, trail)
@@ -249,7 +251,8 @@ class Run:
     def _rehearse(self, plan: Plan, made: Backup) -> Rehearsal:
         trail, show, started = self._trail, self._show, time.monotonic()
         trail.record("stage_started", stage="restore test")
-        with restore.proven(made, self._url, trail=trail, progress=show.progress) as copy:
+        maker = copy_maker(self._url) or self._url
+        with restore.proven(made, maker, trail=trail, progress=show.progress) as copy:
             self._ended("restore test", started)
             with self._stage("rehearsal"):
                 return pass_rehearsal(

@@ -21,6 +21,7 @@ from migrations.guard.exits import EXPLAINED, ExitCode
 from migrations.guard.manifest import Backup, read_backup
 from migrations.guard.progress import shown
 from migrations.guard.restore import WritesWouldBeLost, proven, reopen, restore
+from migrations.guard.scratch import copy_maker
 from migrations.guard.speech import Speaker, tell, tell_json
 from migrations.guard.tools import megabytes, stoppable
 from migrations.guard.trail import Trail
@@ -133,7 +134,8 @@ def _backup(given: argparse.Namespace, console: Console) -> ExitCode:
     with shown(console) as progress:
         made = backups.backup(url, given.folder, given.name, trail=trail, progress=progress)
         if not given.no_restore_test:
-            with proven(made, url, trail=trail, progress=progress) as copy:
+            maker = copy_maker(url) or url
+            with proven(made, maker, trail=trail, progress=progress) as copy:
                 for each in copy.differences:
                     console.print(str(each))
     _say(given, _row(made), [_line(made)])

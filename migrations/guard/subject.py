@@ -46,7 +46,7 @@ class Subject:
     backup_folder: Path
     # There is no table yet: nothing that could be lost.
     bare: bool = False
-    # Where the backup is tested and the upgrade rehearsed, if that is another server or another role's.
+    # Of the role that makes the copy, if that is not the database's own.
     scratch_url: str | None = None
 
 

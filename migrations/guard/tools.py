@@ -89,6 +89,7 @@ def find_tools(major: int, environment: Mapping[str, str] = os.environ) -> Tools
     for folder in _places(major, environment):
         dump, restore = (shutil.which(each, path=folder) for each in ("pg_dump", "pg_restore"))
         if dump is None or restore is None:
+            found += _not_executable(folder)
             continue
         versions = [_version(each) for each in (dump, restore)]
         if all(number == major for number, _ in versions):
@@ -114,8 +115,20 @@ def _places(major: int, environment: Mapping[str, str]) -> list[str]:
     return places
 
 
+def _not_executable(folder: str) -> list[str]:
+    files = [Path(folder, name) for name in ("pg_dump", "pg_restore")]
+    return [
+        f"{each} may not be executed"
+        for each in files
+        if each.is_file() and not os.access(each, os.X_OK)
+    ]
+
+
 def _version(program: str) -> tuple[int | None, str]:
-    asked = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
+    try:
+        asked = subprocess.run([program, "--version"], check=False, capture_output=True, text=True)
+    except OSError as error:
+        return None, f"of no version, for it does not run here ({error.strerror})"
     known = VERSION.search(asked.stdout)
     said = asked.stdout.strip() or asked.stderr.strip() or "of no version it would tell"
     return (int(known[1]) if known else None), said.rpartition("(PostgreSQL) ")[2]
