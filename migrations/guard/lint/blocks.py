@@ -22,16 +22,21 @@ def body_of(block: pg.DoStmt) -> tuple[str, str]:
     return language, options["as"].string.sval
 
 
-def plpgsql_tree(body: str) -> JsonValue:
-    """Raises SyntaxFault."""
+def plpgsql_tree(body: str, definition: str = "") -> JsonValue:
+    """By its own head, whose parameters it names, if it is a function's.  Raises SyntaxFault."""
     tag = "$farebox_lint$"
-    try:
-        tree: JsonValue = postgast.parse_plpgsql(
-            f"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS {tag}{body}{tag}"
-        )
-    except postgast.PgQueryError as error:
-        raise SyntaxFault(error.message, 1) from error
-    return tree
+    block = f"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS {tag}{body}{tag}"
+    faults = []
+    for text in filter(None, (definition, block)):
+        try:
+            tree: JsonValue = postgast.parse_plpgsql(text)
+        except postgast.PgQueryError as error:
+            faults.append(error.message)
+        except ValueError:  # its JSON is broken for some rows and records
+            faults.append("PL/pgSQL that the parser cannot tell about")
+        else:
+            return tree
+    raise SyntaxFault(faults[0], 1)
 
 
 def loops(tree: JsonValue) -> bool:
@@ -72,6 +77,8 @@ def statements(
         match kind:
             case "PLpgSQL_stmt_execsql":
                 text = _query(node.get("sqlstmt"))
+            case "PLpgSQL_stmt_fors" | "PLpgSQL_stmt_return_query":
+                text = _query(node.get("query"))
             case "PLpgSQL_stmt_perform":
                 text = _query(node.get("expr"))
             case "PLpgSQL_stmt_commit":

@@ -38,7 +38,13 @@ def function(case: Case, made: pg.CreateFunctionStmt) -> None:
         case.world.stable_functions.add(name)
     if "as" in options and "language" in options:
         text = options["as"].list.items[0].string.sval
-        body = Body(options["language"].string.sval, text, _line_of(case, text), case.file)
+        body = Body(
+            options["language"].string.sval,
+            text,
+            case.statement.text,
+            _line_of(case, text),
+            case.file,
+        )
         case.world.bodies[name] = body
 
 
@@ -62,7 +68,7 @@ def made(case: Case, statement: Statement, step: Step) -> None:
             case.calling.add(name)
             before = case.called_from
             case.called_from = before if body.file == case.file else before or case.here
-            _body(case, body.language, body.text, body.line, step)
+            _body(case, body, step)
             case.called_from = before
             case.calling.discard(name)
         elif for_effect:
@@ -71,7 +77,9 @@ def made(case: Case, statement: Statement, step: Step) -> None:
 
 def _in_database(case: Case, name: str) -> Body | None:
     found = case.facts.functions.get(name) if case.facts else None
-    return Body(found.language, found.body, 0, "") if found and found.body else None
+    return (
+        Body(found.language, found.body, found.definition, 0, "") if found and found.body else None
+    )
 
 
 def _harmless(case: Case, call: pg.FuncCall, name: str) -> bool:
@@ -90,26 +98,26 @@ def _harmless(case: Case, call: pg.FuncCall, name: str) -> bool:
 
 
 def block(case: Case, given: pg.DoStmt, step: Step) -> None:
-    language, body = blocks.body_of(given)
-    _body(case, language, body, _line_of(case, body), step)
+    language, text = blocks.body_of(given)
+    _body(case, Body(language, text, "", _line_of(case, text), case.file), step)
 
 
-def _body(case: Case, language: str, body: str, first_line: int, step: Step) -> None:
+def _body(case: Case, body: Body, step: Step) -> None:
     """Alone, it is one transaction, until it commits itself."""
     alone = not case.session.in_block
     if alone:
         case.session.begin(block=True)
     wrapped, case.session.wrapped = case.session.wrapped, False
     try:
-        if language == "sql":
-            source = Source.of(body, first_line)
+        if body.language == "sql":
+            source = Source.of(body.text, body.line)
             for each in source.statements():
                 with case.part(source, each):
                     step(case, each)
-        elif language == "plpgsql":
-            _plpgsql(case, blocks.plpgsql_tree(body), first_line, step)
+        elif body.language == "plpgsql":
+            _plpgsql(case, blocks.plpgsql_tree(body.text, body.definition), body.line, step)
         else:
-            _not_judged(case, f"language {language}", case.here)
+            _not_judged(case, f"language {body.language}", case.here)
     except SyntaxFault as fault:
         case.report("syntax-error", fault.message, "-- correct the block")
     case.session.wrapped = wrapped

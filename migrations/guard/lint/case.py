@@ -119,6 +119,8 @@ class Case:
             return
         held = self.session.held.get(name)
         if held is not None and held >= mode:
+            if self.session.wrapped and mode >= Mode.SHARE:
+                self.wait(name, mode)  # by itself, it would have to get the lock anew
             return
         if mode >= Mode.SHARE:
             if not nowait:
@@ -165,13 +167,15 @@ class Case:
             if held is Mode.ACCESS_EXCLUSIVE and other != name
         ]
         exclusive = mode is Mode.ACCESS_EXCLUSIVE and bool(others)
+        drops = self.statement.kind == "drop_stmt"
+        alone = f"DROP TABLE {show(name)}" if drops else self.statement.text
         if exclusive and self.once("several-access-exclusive-locks", 0):
             self.report(
                 "several-access-exclusive-locks",
                 f"one transaction holds ACCESS EXCLUSIVE on {', '.join(map(show, others))} while it"
                 f" waits for {show(name)}: both tables stand still, and it may deadlock with the"
                 " application",
-                f"COMMIT;\nBEGIN;\nSET LOCAL lock_timeout = '2s';\n{self.statement.text};\nCOMMIT;",
+                f"COMMIT;\nBEGIN;\nSET LOCAL lock_timeout = '2s';\n{alone};\nCOMMIT;",
             )
 
     def slow(self, what: str) -> None:

@@ -174,6 +174,8 @@ def limited(query: Message) -> bool:
     return any(
         isinstance(each, pg.SelectStmt)
         and each.HasField("limit_count")
+        and not each.limit_count.a_const.isnull
+        and not each.limit_count.a_const.HasField("fval")
         and each.limit_count.a_const.ival.ival <= LARGEST_BATCH
         for each in walk(query)
     )

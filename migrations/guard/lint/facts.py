@@ -39,7 +39,8 @@ WHERE tn.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 # An overloaded name stands for the one of them that may do most.
 FUNCTIONS = """
 SELECT DISTINCT ON (p.proname) p.proname, l.lanname, p.provolatile::text,
-    CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prosrc <> '' THEN p.prosrc END
+    CASE WHEN l.lanname IN ('sql', 'plpgsql') AND p.prosrc <> '' THEN p.prosrc END,
+    CASE WHEN l.lanname = 'plpgsql' THEN pg_get_functiondef(p.oid) ELSE '' END
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE p.prorettype <> 'trigger'::regtype
 ORDER BY p.proname, p.provolatile = 'v' DESC, l.lanname IN ('internal', 'c')
@@ -73,6 +74,7 @@ class FunctionFacts:
     language: str
     volatility: str
     body: str | None
+    definition: str
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,7 @@ class LiveFacts:
                 for table_schema, table, schema, index, valid, column in connection.execute(INDEXES)
             },
             functions={
-                name: FunctionFacts(language, volatility, body)
-                for name, language, volatility, body in connection.execute(FUNCTIONS)
+                name: FunctionFacts(*found) for name, *found in connection.execute(FUNCTIONS)
             },
             strict_domains=frozenset(name for (name,) in connection.execute(DOMAINS)),
         )

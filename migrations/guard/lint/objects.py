@@ -2,7 +2,7 @@
 
 from postgast import pg_query_pb2 as pg
 
-from migrations.guard.lint import indexes
+from migrations.guard.lint import indexes, rewrites
 from migrations.guard.lint.case import Case
 from migrations.guard.lint.facts import Name
 from migrations.guard.lint.locks import Mode
@@ -197,6 +197,8 @@ def lock_table(case: Case, statement: pg.LockStmt) -> None:
 
 def refresh(case: Case, statement: pg.RefreshMatViewStmt) -> None:
     name = case.world.name(statement.relation)
+    if not case.existing(name) and not statement.skip_data:
+        case.slow(f"the first filling of {show(name)}")
     if statement.concurrent or not case.existing(name):
         return
     case.lock(name, Mode.ACCESS_EXCLUSIVE)
@@ -211,6 +213,8 @@ def refresh(case: Case, statement: pg.RefreshMatViewStmt) -> None:
 def vacuum(case: Case, statement: pg.VacuumStmt) -> None:
     full = any(each.def_elem.defname == "full" for each in statement.options)
     names = [case.world.name(each.vacuum_relation.relation) for each in statement.rels]
+    if any(case.existing(each) and not case.small(each) for each in names):
+        case.slow(f"the reading of {show(names[0])}")
     if not full or (names and not any(map(case.existing, names))):
         return
     _rewritten(case, "VACUUM FULL", names[0] if names else None, "VACUUM (ANALYZE) …;")
@@ -261,11 +265,13 @@ def change_domain(case: Case, statement: pg.AlterDomainStmt) -> None:
     if name in case.world.domains:
         case.world.domains[name] |= statement.subtype in ("C", "O")
     elif adds or statement.subtype == "O":
+        called = constraint.constraint.conname or f"{name}_check"
+        test = rewrites.expression(constraint.constraint.raw_expr) if adds else "VALUE IS NOT NULL"
         case.report(
             "domain-constraint-without-not-valid",
             f"every table with a column of type {name} is read through while writes to it wait",
-            f"ALTER DOMAIN {name} ADD CONSTRAINT {name}_check CHECK (…) NOT VALID;\n"
-            f"-- in a later transaction:\nALTER DOMAIN {name} VALIDATE CONSTRAINT {name}_check;",
+            f"ALTER DOMAIN {name} ADD CONSTRAINT {called} CHECK ({test}) NOT VALID;\n"
+            f"{rewrites.LATER}\nALTER DOMAIN {name} VALIDATE CONSTRAINT {called};",
         )
 
 

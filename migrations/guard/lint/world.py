@@ -18,10 +18,11 @@ class CheckState:
 
 @dataclass(frozen=True)
 class Body:
-    """A function as a file of these makes it; `line` is where its text begins."""
+    """What a function runs; `line` is where its text begins in the file that makes it."""
 
     language: str
     text: str
+    definition: str
     line: int
     file: str
 

@@ -217,6 +217,8 @@ def test_functions_and_domains_of_the_database_are_known(shop: Connection) -> No
         "CREATE FUNCTION look() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';"
         "CREATE FUNCTION seed() RETURNS void LANGUAGE plpgsql AS"
         " 'BEGIN\n\nINSERT INTO users VALUES (1); END';"
+        "CREATE FUNCTION batch(n int) RETURNS int LANGUAGE plpgsql AS"
+        " 'BEGIN n := n + 1; DELETE FROM users; RETURN n; END';"
         "CREATE PROCEDURE hidden() LANGUAGE sql BEGIN ATOMIC DELETE FROM orders; END;"
         "CREATE DOMAIN positive AS int CHECK (value > 0); CREATE DOMAIN any_int AS int"
     )
@@ -227,6 +229,7 @@ def test_functions_and_domains_of_the_database_are_known(shop: Connection) -> No
         "SELECT look();": [],
         "SELECT seed();": [],
         "SELECT pg_sleep(0), now(), nextval('s');": [],
+        "SELECT batch(1);": [(1, "unbatched-change")],
         "CALL hidden();": [(1, "cannot-judge")],
         "SELECT unknown();": [(1, "cannot-judge")],
         "ALTER TABLE orders ADD COLUMN n int DEFAULT look();": [],
