@@ -13,6 +13,7 @@ from enum import StrEnum
 from psycopg import Connection, sql
 
 from migrations.guard import catalog
+from migrations.guard.reach import Reach
 from migrations.guard.snapshot import Snapshot, Table
 
 # xmin has 32 bits, a snapshot's ids have 64: the same number, at most one epoch back.  Below 3 nothing is a transaction.
@@ -29,6 +30,7 @@ SPELLING = re.compile(
     r"::(character varying|double precision|(?:timestamp|time) with(?:out)? time zone|[\w.\"]+)(\(\d+\))?(\[\])?"
     r"|[()\s]"
 )
+BY_OTHERS = "; changed by others meanwhile: nothing in this run's SQL can have done it"
 
 
 class Severity(StrEnum):
@@ -63,7 +65,7 @@ class Expected:
 
     `dropped`: tables, and columns as `schema.table.column`, that are meant to go.  `moved`: columns of money
     that are meant to change.  `written`: who wrote, table by table, on a database that others write to; None
-    where nobody else does.
+    where nobody else does.  `reach`: what this run can have done to the structure; None is anything.
     """
 
     copy: bool = False
@@ -72,6 +74,7 @@ class Expected:
     moved: frozenset[str] = frozenset()
     grants_may_go: bool = False
     written: Mapping[str, Written] | None = None
+    reach: Reach | None = None
     new_rows_in: frozenset[str] = field(default=frozenset())
 
 
@@ -143,8 +146,21 @@ def _structure(before: Snapshot, after: Snapshot, expected: Expected) -> Iterato
 
 def _gone(kind: str, name: str, what: str, expected: Expected) -> Difference:
     meant = name in expected.dropped or name.rpartition(".")[0] in expected.dropped
-    severity = Severity.CHANGE if meant and not expected.copy else Severity.NEW
-    return Difference(severity, kind, name, f"is gone ({what})")
+    if meant and not expected.copy:
+        return Difference(Severity.CHANGE, kind, name, f"is gone ({what})")
+    reach = _others_reach(expected)
+    return _doing(reach is None or reach.has(name), kind, name, f"is gone ({what})")
+
+
+def _others_reach(expected: Expected) -> Reach | None:
+    """None where nobody else is at work: then all is this run's doing."""
+    return expected.reach if expected.written is not None else None
+
+
+def _doing(ours: bool, kind: str, name: str, said: str) -> Difference:
+    """A fault that this run brought, else a note."""
+    severity = Severity.NEW if ours else Severity.NOTE
+    return Difference(severity, kind, name, said if ours else said + BY_OTHERS)
 
 
 def _data(before: Snapshot, after: Snapshot, expected: Expected) -> Iterator[Difference]:
@@ -196,7 +212,9 @@ def _constraints(before: Snapshot, after: Snapshot, expected: Expected) -> Itera
             said += f" ({old:,} before)" if old else ""
             yield Difference(Severity.NEW if new else Severity.OLD, "constraint", name, said)
         if was is not None and was.validated and not now.validated:
-            yield Difference(Severity.NEW, "constraint", name, "is no longer validated")
+            reach = _others_reach(expected)
+            ours = reach is None or reach.has(name)
+            yield _doing(ours, "constraint", name, "is no longer validated")
         elif not now.validated and not expected.copy:
             severity = Severity.OLD if was is not None else Severity.NOTE
             yield Difference(severity, "constraint", name, "is not validated")
@@ -216,9 +234,13 @@ def _indexes(before: Snapshot, after: Snapshot, expected: Expected) -> Iterator[
     for name, now in after.indexes.items():
         was = before.indexes.get(name)
         if not now.valid:
-            old = was is not None and not was.valid
-            severity = Severity.OLD if old else Severity.NEW
-            yield Difference(severity, "index", name, "is INVALID: drop it and build it again")
+            said, reach = "is INVALID: drop it and build it again", _others_reach(expected)
+            if was is not None and not was.valid:
+                yield Difference(Severity.OLD, "index", name, said)
+            else:
+                # Perhaps one that somebody is building at this moment.
+                ours = reach is None or reach.has_index(name, now.table)
+                yield _doing(ours, "index", name, said)
         if expected.copy and (was is None or not _same(was.definition, now.definition)):
             yield Difference(Severity.NEW, "index", name, "is not what it was")
     for name in sorted(before.indexes.keys() - after.indexes.keys()):
@@ -247,8 +269,12 @@ def _grants(before: Snapshot, after: Snapshot, expected: Expected) -> Iterator[D
         won = sorted(set(now or ()) - set(was))
         if lost:
             fault = expected.copy or not expected.grants_may_go
-            severity = Severity.NEW if fault and not _widened(lost, won) else Severity.CHANGE
-            yield Difference(severity, "grant", name, f"was {_words(lost)}, is {_words(won)}")
+            said = f"was {_words(lost)}, is {_words(won)}"
+            if not fault or _widened(lost, won):
+                yield Difference(Severity.CHANGE, "grant", name, said)
+            else:
+                reach = _others_reach(expected)
+                yield _doing(reach is None or reach.takes_rights(), "grant", name, said)
         elif won:
             severity = Severity.NEW if expected.copy else Severity.CHANGE
             yield Difference(severity, "grant", name, f"now also {_words(won)}")

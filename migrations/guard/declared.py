@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from migrations.guard.compare import Expected
+from migrations.guard.reach import Reach
 from migrations.guard.statements import NAME, PlannedStep, without_comments
 
 MOVES = re.compile(r"farebox:\s*moves\s+([\w.]+)")
@@ -30,6 +31,7 @@ def expected(steps: Sequence[PlannedStep], heads: tuple[str, ...]) -> Expected:
         dropped=frozenset(dropped(statements)),
         moved=frozenset(MOVES.findall(whole)),
         new_rows_in=frozenset(FILLS.findall(whole)),
+        reach=Reach.of(statements) if statements else None,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from psycopg import Connection
 
 from migrations.guard.compare import Expected, Severity, compare, faults, written_since
+from migrations.guard.reach import Reach
 from migrations.guard.runbook import main
 from migrations.guard.snapshot import Snapshot, take
 from migrations.guard.validate import check_indexes, validate
@@ -182,6 +184,64 @@ def test_what_was_meant_to_go_or_to_move_is_no_fault(shop: Connection) -> None:
     moved, dropped = {"public.product_variants.price_minor"}, {"public.addresses"}
     meant = Expected(moved=frozenset(moved), dropped=frozenset(dropped))
     assert faults(compare(before, take(shop), meant)) == []
+
+
+MEANWHILE = """
+GRANT SELECT ON public.products TO PUBLIC;
+CREATE TABLE public.staging AS SELECT 1 AS a;
+"""
+BY_OTHERS = [
+    "DROP TABLE public.staging",
+    "ALTER TABLE public.staging DROP COLUMN a",
+    "REVOKE SELECT ON public.products FROM PUBLIC",
+    f"UPDATE pg_index SET indisvalid = false WHERE {INDEX}",
+]
+
+
+@pytest.mark.parametrize("change", BY_OTHERS)
+@pytest.mark.parametrize(
+    ("plan", "ours"),
+    [
+        ("CREATE TABLE public.q (id int REFERENCES public.users ON DELETE CASCADE)", False),
+        ("SELECT public.f()", True),
+        ("DO $$ BEGIN EXECUTE 'x'; END $$", True),
+        (
+            (
+                "DROP TABLE public.staging; ALTER TABLE public.staging DROP COLUMN a;"
+                " REVOKE ALL ON public.products FROM PUBLIC; DROP INDEX public.ix_addresses_user_id"
+            ),
+            True,
+        ),
+    ],
+    ids=["names it not", "calls", "executes", "names it"],
+)
+def test_what_the_plan_cannot_have_done_others_did(
+    shop: Connection, change: str, plan: str, ours: bool
+) -> None:
+    shop.execute(MEANWHILE.encode())
+    before = take(shop)
+    shop.execute(change.encode())
+    after = take(shop)
+    live = Expected(written={}, reach=Reach.of([plan]))
+    assert bool(faults(compare(before, after, live))) is ours
+    told = said([str(each) for each in compare(before, after, live)])
+    assert ("changed by others meanwhile" in told) is not ours
+    # On the copy nobody else is at work.
+    assert faults(compare(before, after, replace(live, written=None)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "index", "ours"),
+    [
+        ("CREATE INDEX CONCURRENTLY ON public.users (email)", "public.users_email_idx", True),
+        ("CREATE INDEX CONCURRENTLY ix ON public.users (email)", "public.ix_other", False),
+        ("REINDEX INDEX CONCURRENTLY public.uq", "public.uq_ccnew1", True),
+        ("REINDEX TABLE CONCURRENTLY public.users", "public.uq_ccnew", True),
+        ("ALTER TABLE public.users ADD COLUMN a int", "public.uq_ccnew", False),
+    ],
+)
+def test_an_index_that_is_being_built_is_its_builders(plan: str, index: str, ours: bool) -> None:
+    assert Reach.of([plan]).has_index(index, "public.users") is ours
 
 
 def moving(shop: Connection, database: Database, *, customers: int) -> tuple[Snapshot, Expected]:
