@@ -12,7 +12,7 @@ from migrations.guard.declared import expected
 from migrations.guard.drift import drift
 from migrations.guard.exits import ExitCode
 from migrations.guard.lint import LiveFacts, Override, lint
-from migrations.guard.lint.report import as_text
+from migrations.guard.lint.report import as_text, unneeded
 from migrations.guard.lint.squawk import SquawkMissing
 from migrations.guard.plan import as_sql
 from migrations.guard.policy import Policy
@@ -23,6 +23,7 @@ from migrations.guard.snapshot import Snapshot
 from migrations.guard.statements import Chain, Kind, PlannedStep
 from migrations.guard.subject import PreflightRefused, Problem, Subject
 from migrations.guard.trail import Trail
+from migrations.guard.validate import check_indexes
 from migrations.run_lock import connect
 
 TABLES = """
@@ -121,7 +122,8 @@ def pass_lint(
             overridden=each.overridden,
         )
     for override in allowed:
-        trail.record("lint_allowed", rule=override.rule, reason=override.reason)
+        needed = override not in unneeded([report], allowed)
+        trail.record("lint_allowed", rule=override.rule, reason=override.reason, needed=needed)
     if report.verdict == "dangerous":
         raise LintRefused(as_text([report]))
 
@@ -135,7 +137,10 @@ def pass_rehearsal(
     problems = rehearsal.problems(policy)
     with connect(url) as connection, snapshot.one_instant(connection):
         after = snapshot.take(connection)
-    found = compare.compare(before, after, expected(plan.steps, plan.heads))
+    with connect(url) as connection:
+        # All were built a moment ago: what is damaged here, the migration damages.
+        _, damaged = check_indexes(connection)
+    found = compare.compare(before, after, expected(plan.steps, plan.heads)) + damaged
     problems += [str(each) for each in compare.faults(found)]
     for each in drift(url):
         trail.record("drift", what=each.what, extra=each.extra)
