@@ -5,6 +5,7 @@ Everything is read in one transaction, so that a repeatable read gives one insta
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
@@ -83,22 +84,67 @@ class Snapshot(Frozen):
     objects: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What need not be read again: rows, money and duplicates of all tables of `before` but those in `moved`."""
+
+    before: Snapshot
+    moved: frozenset[str] = frozenset()
+
+    def table(self, name: str, columns: dict[str, str]) -> Table | None:
+        was = self.before.tables.get(name)
+        if was is None or name in self.moved or not was.columns.items() <= columns.items():
+            return None
+        return Table(rows=was.rows, columns=columns, money=was.money, contents=None)
+
+    def duplicates(self, name: str, constraint: catalog.Constraint) -> int | None:
+        was = self.before.constraints.get(name)
+        if was is None or constraint.kind not in "up" or was.table in self.moved:
+            return None
+        return was.violations if was.definition == constraint.definition else None
+
+
+NOTHING_KNOWN = Known(
+    Snapshot(instant="", revision=(), tables={}, constraints={}, indexes={}, grants={}, objects={})
+)
+
+
 def take(
     connection: Connection,
     *,
     contents: bool = False,
     violations: bool = True,
     progress: Say = silent,
+    known: Known = NOTHING_KNOWN,
 ) -> Snapshot:
-    """`contents`: checksum every row too.  `violations`: count what breaks each constraint.
+    """`contents`: checksum every row too.  `violations`: count what breaks each constraint.  With something `known`
+    the snapshot keeps that one's instant, so that who wrote since is asked from there.
 
     In the caller's transaction, else in one of its own that reads one instant.
     """
-    if connection.info.transaction_status != TransactionStatus.IDLE:
-        prepare(connection)
-        return _taken(connection, contents, violations, progress)
-    with one_instant(connection):
-        return _taken(connection, contents, violations, progress)
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        with one_instant(connection):
+            return take(
+                connection,
+                contents=contents,
+                violations=violations,
+                progress=progress,
+                known=known,
+            )
+    prepare(connection)
+    now = str(one(connection, "SELECT pg_current_snapshot()::text"))
+    return Snapshot(
+        instant=known.before.instant or now,
+        revision=revision(connection),
+        tables=dict(_tables(connection, contents, progress, known)),
+        constraints=dict(_constraints(connection, known if violations else None)),
+        indexes={
+            name: Index(table=table, definition=definition, valid=valid)
+            for name, table, definition, valid in connection.execute(catalog.INDEXES).fetchall()
+        },
+        grants={name: tuple(each) for name, each in connection.execute(catalog.GRANTS).fetchall()},
+        objects=dict(connection.execute(catalog.OBJECTS).fetchall()),
+    )
 
 
 @contextmanager
@@ -118,21 +164,6 @@ def prepare(connection: Connection) -> None:
         connection.execute("SELECT set_config(%s, %s, true)", (name, value))
 
 
-def _taken(connection: Connection, contents: bool, violations: bool, progress: Say) -> Snapshot:
-    return Snapshot(
-        instant=str(one(connection, "SELECT pg_current_snapshot()::text")),
-        revision=revision(connection),
-        tables=dict(_tables(connection, contents, progress)),
-        constraints=dict(_constraints(connection, violations)),
-        indexes={
-            name: Index(table=table, definition=definition, valid=valid)
-            for name, table, definition, valid in connection.execute(catalog.INDEXES).fetchall()
-        },
-        grants={name: tuple(each) for name, each in connection.execute(catalog.GRANTS).fetchall()},
-        objects=dict(connection.execute(catalog.OBJECTS).fetchall()),
-    )
-
-
 def revision(connection: Connection) -> tuple[str, ...]:
     if one(connection, "SELECT to_regclass('public.alembic_version')") is None:
         return ()
@@ -145,7 +176,9 @@ def one(connection: Connection, query: str | sql.Composed) -> object:
     return row[0] if row else None
 
 
-def _tables(connection: Connection, contents: bool, progress: Say) -> Iterator[tuple[str, Table]]:
+def _tables(
+    connection: Connection, contents: bool, progress: Say, known: Known
+) -> Iterator[tuple[str, Table]]:
     """The bar moves with the bytes of the tables that are read."""
     tables = catalog.tables(connection)
     sizes = dict[int, int]()
@@ -156,7 +189,10 @@ def _tables(connection: Connection, contents: bool, progress: Say) -> Iterator[t
     expected = sum(sizes.get(each.oid, 0) for each in tables)
     for table in tables:
         progress(what, read, expected)
-        yield table.name, _table(connection, table, contents)
+        yield (
+            table.name,
+            known.table(table.name, table.columns) or _table(connection, table, contents),
+        )
         read += sizes.get(table.oid, 0)
     progress(what, expected, expected)
 
@@ -187,9 +223,9 @@ def columns_of(names: dict[str, str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, sorted(names)))
 
 
-def _constraints(connection: Connection, count: bool) -> Iterator[tuple[str, Constraint]]:
+def _constraints(connection: Connection, known: Known | None) -> Iterator[tuple[str, Constraint]]:
     found = catalog.constraints(connection)
-    counted = _counts(connection, found) if count else {}
+    counted = _counts(connection, found, known) if known is not None else {}
     for each in found:
         name = f"{each.table}.{each.name}"
         yield (
@@ -203,15 +239,21 @@ def _constraints(connection: Connection, count: bool) -> Iterator[tuple[str, Con
         )
 
 
-def _counts(connection: Connection, found: Sequence[catalog.Constraint]) -> dict[str, int]:
+def _counts(
+    connection: Connection, found: Sequence[catalog.Constraint], known: Known
+) -> dict[str, int]:
     """Violations by name; all that can be told of a row by itself is told in one pass over its table."""
     counted: dict[str, int] = {}
     by_row: dict[str, list[tuple[catalog.Constraint, sql.Composed]]] = {}
     for each in found:
-        if condition := each.broken_by_row():
+        name = f"{each.table}.{each.name}"
+        before = known.duplicates(name, each)
+        if before is not None:
+            counted[name] = before
+        elif condition := each.broken_by_row():
             by_row.setdefault(each.table, []).append((each, condition))
         elif (query := each.violations()) and (row := connection.execute(query).fetchone()):
-            counted[f"{each.table}.{each.name}"] = row[0]
+            counted[name] = row[0]
     for table, pairs in by_row.items():
         counts = (sql.SQL("count(*) FILTER (WHERE {})").format(broken) for _, broken in pairs)
         query = sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(counts), pairs[0][0].place)
