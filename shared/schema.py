@@ -5,6 +5,8 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 WANTED_REVISION = "009"
+# PostgreSQL's insufficient_privilege.
+MAY_NOT = "42501"
 OLDER_REVISIONS = frozenset(
     [
         "1f0c6e0a9b21",
@@ -25,7 +27,9 @@ async def schema_problem(session: AsyncSession) -> str | None:
     """Why this release cannot run on the database's schema, or None."""
     try:
         found = set(await session.scalars(text("SELECT version_num FROM public.alembic_version")))
-    except ProgrammingError:
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) == MAY_NOT:
+            return f"this role may not read public.alembic_version; run the migration job ({WANTED_REVISION})"
         return f"the database has no farebox schema; run the migration job ({WANTED_REVISION})"
     if not found or found & OLDER_REVISIONS:
         stands = ", ".join(sorted(found)) or "nothing"
