@@ -21,7 +21,7 @@ def start(module: str) -> int:
         said = " ".join(str(error).split())
         print(
             f"{module}: this installation is broken, its models or what they need cannot be imported:"
-            f" {type(error).__name__}: {said}; install this release again (make bootstrap)",
+            f" {type(error).__name__}: {said}; install this release again (make venv-demo)",
             file=sys.stderr,
         )
         return REFUSED_BY_PREFLIGHT
