@@ -16,9 +16,6 @@ KEY_ENDINGS = ("_id", "_key", "_uuid", "_slug")
 # More than that in one statement is no batch: its rows stay locked for seconds.
 LARGEST_BATCH = 100_000
 KEY_RANGE = "id >= 1 AND id < 1001"
-BY_RANGE = (
-    f"-- range after range of its source's key, as in {KEY_RANGE}, each in its transaction:\n"
-)
 RANGE_ENDS = ({">", ">="}, {"<", "<="})
 
 
@@ -120,8 +117,9 @@ def _insert(case: Case, statement: pg.InsertStmt) -> None:
     if not read or limited(statement.select_stmt):
         return
     updates = statement.on_conflict_clause.action == pg.ONCONFLICT_UPDATE
-    if updates and case.existing(target):
-        rewrite = BY_RANGE + case.statement.text
+    batch = is_batch(statement.select_stmt.select_stmt.where_clause)
+    if updates and case.existing(target) and not batch:
+        rewrite = rewrites.upserted(statement, KEY_RANGE)
         _unbatched(case, target, "INSERT … ON CONFLICT DO UPDATE", rewrite)
     else:
         case.long_work(

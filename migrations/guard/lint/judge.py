@@ -8,6 +8,7 @@ constraint, …): then each statement runs by itself.
 from collections.abc import Sequence
 from pathlib import Path
 
+import postgast
 from postgast import pg_query_pb2 as pg
 
 from migrations.guard.lint import (
@@ -88,7 +89,14 @@ def judge(
     case = Case(file, source, world, _session(statements, facts), facts)
     for each in statements:
         case.statement = each
-        step(case, each)
+        try:
+            step(case, each)
+        except postgast.PgQueryError as error:
+            case.report(
+                "cannot-judge",
+                f"its rewrite cannot be written: {error.message}",
+                "-- split the statement into simpler ones",
+            )
     _unfinished(case, statements)
     for line in unseen_in(sql):
         case.called_from = line
@@ -240,7 +248,6 @@ def _look(case: Case, statement: Statement) -> None:
             _set(case, node.variable_set_stmt)
         case "create_stmt":
             tables.create(case, node.create_stmt)
-            objects.appears(case, case.world.name(node.create_stmt.relation))
         case "create_table_as_stmt":
             read = data.tables_read(case, node.create_table_as_stmt.query)
             tables.create_as(case, node.create_table_as_stmt, read)

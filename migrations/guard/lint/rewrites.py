@@ -8,6 +8,7 @@ from migrations.guard.lint.world import show
 
 BATCH_ROWS = 1000
 AGAIN = "-- again and again until it changes no row, each in a transaction of its own:"
+BY_RANGE = "-- range after range of its source's key, each in its transaction:"
 LATER = "-- in a later transaction:"
 # What a column may hold meanwhile; a type that is not here stays nullable.
 BLANKS = {
@@ -104,6 +105,20 @@ def batched(statement: pg.UpdateStmt | pg.DeleteStmt) -> str:
     return f"{AGAIN}\n{text}\nWHERE {outer}{some};"
 
 
+def upserted(statement: pg.InsertStmt, key_range: str) -> str:
+    """The same INSERT … SELECT from a range of its source's rows."""
+    copy = pg.InsertStmt()
+    copy.CopyFrom(statement)
+    query = copy.select_stmt.select_stmt
+    narrow = postgast.parse(f"SELECT WHERE {key_range}").stmts[0].stmt.select_stmt.where_clause
+    if query.HasField("where_clause"):
+        both = pg.BoolExpr(boolop=pg.AND_EXPR, args=[query.where_clause, *narrow.bool_expr.args])
+        narrow = pg.Node(bool_expr=both)
+    query.where_clause.CopyFrom(narrow)
+    text = postgast.deparse(_tree(pg.Node(insert_stmt=copy)))
+    return f"{BY_RANGE}\n{text};"
+
+
 def merged(statement: pg.MergeStmt, key_range: str) -> str:
     """The same MERGE from a range of its source's rows."""
     copy = pg.MergeStmt()
@@ -117,7 +132,7 @@ def merged(statement: pg.MergeStmt, key_range: str) -> str:
         narrow = pg.RangeSubselect(subquery=tree, alias=pg.Alias(aliasname=called))
         copy.source_relation.CopyFrom(pg.Node(range_subselect=narrow))
     text = postgast.deparse(_tree(pg.Node(merge_stmt=copy)))
-    return f"-- range after range of its source's key, each in its transaction:\n{text};"
+    return f"{BY_RANGE}\n{text};"
 
 
 def _some(sources: str, where: str, of: str = "") -> str:

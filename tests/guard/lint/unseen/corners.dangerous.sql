@@ -300,3 +300,52 @@ SET LOCAL lock_timeout = '2s';
 ALTER TYPE color ADD VALUE 'pink';
 ALTER TABLE paints ALTER COLUMN color SET DEFAULT 'pink';
 COMMIT;
+
+-- case: validated-beside-another-change (users stands still while orders is read)
+-- found: 4:ddl-and-backfill-in-one-transaction
+BEGIN;
+SET LOCAL lock_timeout = '2s';
+ALTER TABLE users ADD COLUMN a int;
+ALTER TABLE orders VALIDATE CONSTRAINT total_is_positive;
+COMMIT;
+
+-- case: merge-batch-under-lock (a batch too, while the lock is held)
+-- found: 4:ddl-and-backfill-in-one-transaction
+BEGIN;
+SET LOCAL lock_timeout = '2s';
+ALTER TABLE orders ADD COLUMN a int;
+MERGE INTO orders o USING (SELECT * FROM imports WHERE id >= 1 AND id < 100) i ON i.id = o.id WHEN MATCHED THEN UPDATE SET a = i.a;
+COMMIT;
+
+-- case: upsert-from-a-table (any number of rows is updated)
+-- found: 1:unbatched-change
+INSERT INTO totals SELECT id, sum(n) FROM lines GROUP BY id ON CONFLICT (id) DO UPDATE SET n = excluded.n;
+
+-- case: policy-without-timeout (ACCESS EXCLUSIVE)
+-- found: 1:missing-lock-timeout
+CREATE POLICY own ON orders USING (true);
+
+-- case: rename-without-timeout (it waits, and then breaks the code)
+-- found: 1:missing-lock-timeout 1:rename-column
+ALTER TABLE orders RENAME COLUMN a TO b;
+
+-- case: move-without-timeout (it waits, and then breaks the code)
+-- found: 1:missing-lock-timeout 1:rename-table
+ALTER TABLE orders SET SCHEMA shop;
+
+-- case: two-transactions-without-timeout (each waits)
+-- found: 2:missing-lock-timeout 5:missing-lock-timeout
+BEGIN;
+ALTER TABLE orders ADD COLUMN a int;
+COMMIT;
+BEGIN;
+ALTER TABLE orders ADD COLUMN b int;
+COMMIT;
+
+-- case: replaced-by-an-empty-table (the code finds no row any more)
+-- found: 3:rename-table
+BEGIN;
+SET LOCAL lock_timeout = '2s';
+ALTER TABLE orders RENAME TO orders_old;
+CREATE TABLE orders (id int);
+COMMIT;

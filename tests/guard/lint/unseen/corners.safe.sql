@@ -228,3 +228,18 @@ COMMIT;
 BEGIN;
 INSERT INTO paints VALUES ('pink');
 COMMIT;
+
+-- case: block-that-commits-before-the-batch (the lock ends with the block's COMMIT)
+SET lock_timeout = '2s';
+DO $$
+BEGIN
+  ALTER TABLE orders ADD COLUMN b int;
+  COMMIT;
+  UPDATE orders SET b = 1 WHERE id IN (SELECT id FROM orders WHERE b IS NULL LIMIT 100);
+END $$;
+
+-- case: each-statement-by-itself (CONCURRENTLY says that no transaction is around it)
+SET lock_timeout = '2s';
+ALTER TABLE orders ADD COLUMN a int;
+ALTER TABLE users ADD COLUMN a int;
+CREATE INDEX CONCURRENTLY i ON users (a);
