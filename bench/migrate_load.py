@@ -26,7 +26,7 @@ from bench.subscriptions import SUBSCRIPTIONS_PER_CUSTOMER, customer_id, subscri
 WRITES_PER_SECOND = 200
 READS_PER_SECOND = 200
 # A storefront's pool; more connections would shorten no queue behind a lock.
-WRITING_CONNECTIONS, READING_CONNECTIONS = 16, 4
+WRITING_CONNECTIONS, READING_CONNECTIONS = 16, 16
 TICK_SECONDS = 0.001
 
 RENEW = "UPDATE public.subscriptions SET period_start = $2, period_end = $3 WHERE id = $1"
