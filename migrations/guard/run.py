@@ -27,6 +27,7 @@ from migrations.guard.progress import Say as Progress
 from migrations.guard.progress import silent
 from migrations.guard.rehearse import Rehearsal, drop_new_roles, roles
 from migrations.guard.scratch import copy_maker
+from migrations.guard.snapshot import NOTHING_KNOWN, Known
 from migrations.guard.statements import Chain, PlannedStep
 from migrations.guard.subject import Problem, Subject
 from migrations.guard.tools import ToolFault, find_tools, server_major
@@ -192,8 +193,11 @@ class Run:
     def _begin(self, connection: Connection, plan: Plan, prepared: Prepared | None) -> Pending:
         """The last moment before the first change."""
         with self._stage("snapshot"):
+            made = prepared.backup if prepared is not None else None
+            # Rows and money as of the backup: who wrote since then is asked in the end.
+            known = Known(made.manifest.snapshot) if made is not None else NOTHING_KNOWN
             with connect(self._url) as reader:
-                before = snapshot.take(reader)
+                before = snapshot.take(reader, known=known)
             before_roles = frozenset(prepared.roles if prepared is not None else ())
             begun = Pending(self._trail.run, plan.current, before_roles, before)
             pending.begin(connection, begun)
