@@ -53,10 +53,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Written:
-    """Rows there now that were written since: by this run's transactions, by others'."""
+    """Rows there now that were written since: by this run's transactions, by others'; `deleted`: by this run."""
 
     ours: int
     others: int
+    deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,11 @@ def _whose(name: str, expected: Expected) -> tuple[Severity, str]:
     if expected.written is None:
         return Severity.NEW, ""
     written = expected.written.get(name, Written(0, 0))
+    if written.deleted:
+        return (
+            Severity.NEW,
+            f"; this run deleted rows ({written.deleted:,}) and nothing says it may",
+        )
     if written.ours and not written.others:
         return Severity.NEW, f"; only this run wrote ({written.ours:,} rows)"
     if written.ours:

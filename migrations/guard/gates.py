@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 from psycopg import Connection
@@ -65,12 +66,17 @@ def make_plan(connection: Connection, chain: Chain, trail: Trail) -> Plan:
         raise PreflightRefused(problems)
     steps = chain.upgrade(current)
     row = connection.execute(TABLES).fetchone()
-    path = trail.folder / f"plan-{trail.run}.sql"
+    path = _plan_file(trail)
     if steps:
         path.write_text(as_sql(steps))
     names = [str(step) for step in steps]
     trail.record("plan", current=current, steps=names, sql=path, resumed=resumed)
     return Plan(chain, current, steps, resumed, bare=not (row and row[0]))
+
+
+def _plan_file(trail: Trail) -> Path:
+    """The SQL that the linter's lines count in."""
+    return trail.folder / f"plan-{trail.run}.sql"
 
 
 def pass_preflight(subject: Subject, trail: Trail, say: Say) -> tuple[Problem, ...]:
@@ -110,7 +116,7 @@ def pass_lint(
     connection.execute("RESET lock_timeout")
     connection.execute("RESET statement_timeout")
     try:
-        report = lint(as_sql(steps), file="plan", facts=facts, overrides=allowed)
+        report = lint(as_sql(steps), file=str(_plan_file(trail)), facts=facts, overrides=allowed)
     except SquawkMissing as missing:
         raise LintRefused(f"the SQL could not be judged: {missing}") from missing
     for each in report.findings:
@@ -129,10 +135,11 @@ def pass_lint(
 
 
 def pass_rehearsal(
-    url: str, before: Snapshot, plan: Plan, policy: Policy, told: tuple[Trail, Say]
+    url: str, sides: tuple[Snapshot, Snapshot], plan: Plan, policy: Policy, told: tuple[Trail, Say]
 ) -> Rehearsal:
-    """On the copy at `url`, which nobody else writes to: not a cent may move.  Raises RehearsalRefused."""
-    trail, say = told
+    """On the copy at `url`, which nobody else writes to: not a cent may move.  `sides`: the live database as it
+    was backed up, and the copy.  Raises RehearsalRefused."""
+    (live, before), (trail, say) = sides, told
     rehearsal = rehearse(url, plan.steps, policy=policy, trail=trail, say=say)
     problems = rehearsal.problems(policy)
     with connect(url) as connection, snapshot.one_instant(connection):
@@ -144,7 +151,9 @@ def pass_rehearsal(
     problems += [str(each) for each in compare.faults(found)]
     for each in drift(url):
         trail.record("drift", what=each.what, extra=each.extra)
-        if each.extra:
+        if each.subject in _not_restored(live, before):
+            say(f"warning: not on the copy, for an old fault: {each}")
+        elif each.extra:
             say(f"warning: no model names what is there: {each}")
         else:
             problems.append(f"the schema would not be what the models say: {each}")
@@ -152,3 +161,11 @@ def pass_rehearsal(
         trail.record("rehearsal_refused", problems=problems)
         raise RehearsalRefused("on the copy: " + "; ".join(problems))
     return rehearsal
+
+
+def _not_restored(live: Snapshot, copy: Snapshot) -> set[str]:
+    """Constraints that rows break and INVALID indexes: they are there, and cannot be made again."""
+    gone = (live.constraints.keys() - copy.constraints.keys()) | (
+        live.indexes.keys() - copy.indexes.keys()
+    )
+    return {name.rpartition(".")[2].strip('"') for name in gone}

@@ -35,7 +35,8 @@ CREATE TABLE IF NOT EXISTS farebox_migration.ledger (
 CREATE UNIQUE INDEX IF NOT EXISTS uq_ledger_open
     ON farebox_migration.ledger (revision, step) WHERE closed_at IS NULL;
 CREATE TABLE IF NOT EXISTS farebox_migration.transactions (
-    id bigint PRIMARY KEY DEFAULT pg_current_xact_id()::text::bigint
+    id bigint PRIMARY KEY DEFAULT pg_current_xact_id()::text::bigint,
+    deleted jsonb NOT NULL
 );
 """
 OPEN = """
@@ -70,8 +71,16 @@ WHERE revision = ANY(%s) AND closed_at IS NULL
 EXISTS = "SELECT to_regclass('farebox_migration.ledger') IS NOT NULL"
 COMPLETE = "SELECT to_regclass('farebox_migration.transactions') IS NOT NULL"
 # A transaction that is undone takes its note along.
-NOTE = "INSERT INTO farebox_migration.transactions DEFAULT VALUES"
+# Deleted rows leave nothing behind to count; the server's own counters of this transaction know.
+NOTE = """
+INSERT INTO farebox_migration.transactions (deleted)
+SELECT coalesce(jsonb_object_agg(format('%I.%I', schemaname, relname), n_tup_del), '{}')
+FROM pg_stat_xact_user_tables WHERE n_tup_del > 0 AND schemaname <> 'farebox_migration'
+"""
 NOTED = "SELECT id FROM farebox_migration.transactions"
+DELETED = """
+SELECT key, sum(value::bigint)::bigint FROM farebox_migration.transactions, jsonb_each_text(deleted) GROUP BY key
+"""
 FORGET_NOTED = "DELETE FROM farebox_migration.transactions"
 
 
@@ -175,6 +184,11 @@ def note_transaction(connection: Connection) -> None:
 
 def transactions(connection: Connection) -> set[int]:
     return {int(row[0]) for row in connection.execute(NOTED)}
+
+
+def deleted(connection: Connection) -> dict[str, int]:
+    """Rows that this job's own transactions deleted, table by table; at least one where it is any."""
+    return {str(name): int(rows) for name, rows in connection.execute(DELETED)}
 
 
 def forget_transactions(connection: Connection) -> None:

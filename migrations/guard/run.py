@@ -260,7 +260,11 @@ class Run:
             self._ended("restore test", started)
             with self._stage("rehearsal"):
                 return pass_rehearsal(
-                    copy.url, copy.snapshot, plan, self._options.policy, (trail, show.say)
+                    copy.url,
+                    (made.manifest.snapshot, copy.snapshot),
+                    plan,
+                    self._options.policy,
+                    (trail, show.say),
                 )
 
     def _change(

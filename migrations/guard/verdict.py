@@ -88,8 +88,11 @@ def _differences(case: Judged, meant: Expected) -> list[Difference]:
     own = ledger.transactions(connection)
     with connect(case.url) as reader, snapshot.one_instant(reader):
         written = compare.written_since(reader, before, own)
+        for name, rows in ledger.deleted(connection).items():
+            if name in written and name not in meant.new_rows_in:
+                written[name] = replace(written[name], deleted=rows)
         # Where this run wrote nothing, nothing that moved was moved by it.
-        moved = frozenset(name for name, each in written.items() if each.ours)
+        moved = frozenset(name for name, each in written.items() if each.ours or each.deleted)
         after = snapshot.take(reader, known=Known(before, moved))
     found = compare.compare(before, after, replace(meant, written=written))
     return _told(case, found + _damaged_indexes(connection, before))
