@@ -16,6 +16,7 @@ from psycopg import Connection, errors, sql
 from migrations.faults import MigrationFault
 from migrations.guard import ledger
 from migrations.guard.ledger import Entry
+from migrations.guard.leftovers import left_by
 from migrations.guard.policy import Limits, Policy
 from migrations.guard.statements import Kind, PlannedStep, is_version_change, without_comments
 from migrations.guard.trail import Trail
@@ -43,9 +44,6 @@ SET_LIMITS = """
 SELECT pg_catalog.set_config('lock_timeout', %s, %s), pg_catalog.set_config('statement_timeout', %s, %s)
 """
 SHOW_LIMITS = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
-INVALID_INDEX = """
-SELECT NOT i.indisvalid OR NOT i.indisready FROM pg_catalog.pg_index i WHERE i.indexrelid = to_regclass(%s)
-"""
 # Entered for each execution of a statement: what a rehearsal measures with.
 Around = Callable[[PlannedStep, str], AbstractContextManager[None]]
 UNITS_MS = {"": 1, "ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -244,18 +242,13 @@ class Applier:
 
     def _clean(self, step: PlannedStep) -> None:
         """An INVALID index that an attempt left behind goes, so that nobody pays for it and nobody trusts it."""
-        name = step.built_index
-        if name is None or self.connection.broken or not self._is_invalid(name):
+        if self.connection.broken:
             return
-        self.trail.record("cleaning", index=name, reason="an attempt left it INVALID")
-        self._set(self.policy.limits(Kind.INDEX), local=False)
-        self.connection.execute(
-            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(*name.split(".")))
-        )
-
-    def _is_invalid(self, index: str) -> bool:
-        row = self.connection.execute(INVALID_INDEX, (index,)).fetchone()
-        return row is not None and bool(row[0])
+        for name in left_by(self.connection, step):
+            self.trail.record("cleaning", index=".".join(name), reason="an attempt left it INVALID")
+            self._set(self.policy.limits(Kind.INDEX), local=False)
+            drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
+            self.connection.execute(drop.format(sql.Identifier(*name)))
 
 
 def _names(connection: Connection, query: str) -> set[str]:

@@ -8,18 +8,23 @@ import argparse
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
+from traceback import extract_tb
 
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from sqlalchemy.exc import NoInspectionAvailable
 
 from migrations.faults import MigrationFault
+from migrations.guard.qualified import bare_names
 from migrations.steps import ROOT
 
 # Only its dialect matters: nothing connects.
@@ -28,6 +33,7 @@ VERSION_TABLE = "public.alembic_version"
 # In front of an UPDATE or DELETE that takes a few rows each time: repeated until it finds none.
 REPEAT_MARK = "/* farebox: repeat */"
 RUNNING = re.compile(r"-- Running (?:upgrade|downgrade) (.*?) -> (.*)")
+VERSIONS_FILE = re.compile(r"versions[/\\][^/\\]+\.py$")
 COMMENT = re.compile(r"\s*(--[^\n]*(\n|$)|/\*.*?\*/)", re.DOTALL)
 NAME = r'(?:"[^"]+"|[\w$]+)'
 CREATED = re.compile(
@@ -36,6 +42,10 @@ CREATED = re.compile(
     re.IGNORECASE,
 )
 PLAIN_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX ", re.IGNORECASE)
+CONCURRENT = re.compile(
+    r"(CREATE\s+(UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY\b|REINDEX\b.*\bCONCURRENTLY\b",
+    re.IGNORECASE | re.DOTALL,
+)
 INDEX = re.compile(
     rf"CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:IF NOT EXISTS )?({NAME}) ON (?:ONLY )?(?:({NAME})\.)?{NAME}",
     re.IGNORECASE,
@@ -81,8 +91,8 @@ class PlannedStep:
         if self.statements[0].lstrip().startswith(REPEAT_MARK):
             return Kind.BACKFILL
         first = without_comments(self.statements[0]).upper()
-        words = first.split(None, 4)
-        if "CONCURRENTLY" in words and words[0] in ("CREATE", "DROP", "REINDEX"):
+        words = first.split(None, 1)
+        if CONCURRENT.match(first):
             return Kind.INDEX
         if words[0] == "ALTER" and "VALIDATE CONSTRAINT" in " ".join(first.split()):
             return Kind.VALIDATION
@@ -128,7 +138,7 @@ def is_version_change(sql: str) -> bool:
 
 
 class Chain:
-    """The revisions of this release; `more_versions` is a folder of further ones on top."""
+    """The revisions of this release; `more_versions` is a folder of further ones on top.  Raises CannotRender."""
 
     def __init__(self, more_versions: Path | None = None) -> None:
         self.config = Config(toml_file=ROOT / "pyproject.toml")
@@ -138,6 +148,10 @@ class Chain:
             self.config.set_main_option("path_separator", "os")
             self.config.set_main_option("version_locations", os.pathsep.join(map(str, folders)))
         self._scripts = ScriptDirectory.from_config(self.config)
+        with _in_our_words(), warnings.catch_warnings():
+            # Two revisions of one name, one that follows nothing that is there.
+            warnings.filterwarnings("error", message="Revision ")
+            self._scripts.get_heads()
 
     def heads(self) -> tuple[str, ...]:
         return tuple(self._scripts.get_heads())
@@ -147,7 +161,14 @@ class Chain:
 
     def upgrade(self, current: Sequence[str]) -> tuple[PlannedStep, ...]:
         """Steps from `current` to head.  Raises CannotRender."""
-        return self._steps(current, lambda rev: self._scripts._upgrade_revs("head", rev))
+        steps = self._steps(current, lambda rev: self._scripts._upgrade_revs("head", rev))
+        for step in steps:
+            if bare := bare_names(step.statements):
+                raise CannotRender(
+                    f"{step} names {', '.join(bare)} without a schema, and the job works with"
+                    f' search_path = pg_catalog: write public.{bare[0]}, or schema="public" in op.*'
+                )
+        return steps
 
     def downgrade(self, current: Sequence[str], to: str) -> tuple[PlannedStep, ...]:
         """Steps back from `current` to revision `to` or `base`.  Raises CannotRender."""
@@ -158,29 +179,56 @@ class Chain:
     ) -> tuple[PlannedStep, ...]:
         pieces = _Pieces()
         self.config.output_buffer = pieces  # type: ignore[assignment]
-        try:
-            with EnvironmentContext(
+        with (
+            _in_our_words(f"the way from {', '.join(current) or 'nothing'}"),
+            EnvironmentContext(
                 self.config,
                 self._scripts,
                 fn=lambda rev, context: route(rev),
                 as_sql=True,
                 starting_rev=tuple(current) or None,
                 dont_mutate=True,
-            ):
-                self._scripts.run_env()
-        except CommandError as error:
-            raise CannotRender(f"the way from {current} is unknown: {error}") from error
-        except AttributeError as error:
-            # A revision that asks the database has no connection here.
-            raise CannotRender(
-                f"a revision cannot be written out as SQL ({error});"
-                " it must not read from the database: say it in SQL"
-            ) from error
+            ),
+        ):
+            self._scripts.run_env()
         return tuple(_cut(pieces.all, self._title))
 
     def _title(self, revision: str) -> str:
         script = self._scripts.get_revision(revision)
         return script.doc if script is not None else ""
+
+
+@contextmanager
+def _in_our_words(what: str = "the chain of revisions") -> Iterator[None]:
+    """A revision is anybody's Python: whatever it raises, it cannot be written out."""
+    try:
+        yield
+    except CommandError as error:
+        raise CannotRender(f"{what} is unknown: {error}{_remedy(str(error))}") from error
+    except (AttributeError, TypeError, NoInspectionAvailable) as error:
+        # One that asks the database has no connection here.
+        raise CannotRender(
+            f"{_place(error)} cannot be written out as SQL ({error});"
+            " it must not read from the database: say it in SQL"
+        ) from error
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CannotRender(f"{_place(error)} cannot be read ({said}): correct it") from error
+
+
+def _place(error: BaseException) -> str:
+    """The file and line that somebody wrote."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno},"
+    frames = extract_tb(error.__traceback__)
+    own = [each for each in frames if VERSIONS_FILE.search(each.filename)]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}," if own else "a revision"
+
+
+def _remedy(said: str) -> str:
+    if "overlaps" in said:
+        return "; public.alembic_version names a revision and one that it comes from: delete the older row"
+    return ""
 
 
 class _Pieces:

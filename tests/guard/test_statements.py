@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from migrations.guard.statements import CannotRender, Chain, Kind
+from migrations.guard.statements import CannotRender, Chain, Kind, PlannedStep
 from migrations.steps import ROOT
-from tests.guard.conftest import Write
+from tests.guard.conftest import Write, add_revision
 from tests.guard.test_apply import HEAD
 from tests.migrations.test_003 import BEFORE
 
@@ -54,7 +54,84 @@ def test_there_is_a_way_from_wherever_a_database_stands(current: tuple[str, ...]
     assert Chain().upgrade(HEAD) == ()
 
 
-def test_a_revision_that_asks_the_database_is_refused(on_top: Write, versions: Path) -> None:
-    on_top('op.get_bind().execute("SELECT 1").fetchall()')
-    with pytest.raises(CannotRender, match="say it in SQL"):
+@pytest.mark.parametrize(
+    "up",
+    [
+        'op.get_bind().execute("SELECT 1").fetchall()',
+        'for row in op.get_bind().execute("SELECT 1"):\n    pass',
+        "import sqlalchemy as sa\nsa.inspect(op.get_bind())",
+    ],
+)
+def test_a_revision_that_asks_the_database_is_refused(
+    on_top: Write, versions: Path, up: str
+) -> None:
+    on_top(up)
+    with pytest.raises(CannotRender, match=r"x01\.py, line \d+, .*say it in SQL"):
         Chain(versions).upgrade(HEAD)
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "up", "said"),
+    [
+        ("x01", HEAD[0], "raise NotImplementedError", r"x01\.py, line 11, .*NotImplementedError"),
+        ("x01", HEAD[0], "op.execute(", r"x01\.py, line \d+, cannot be read \(SyntaxError"),
+        ("x01", HEAD[0], "import no_such_module", "ModuleNotFoundError: No module named"),
+        ("x01", "gone", "pass", "Revision gone referenced from gone -> x01"),
+        ("x01", "x01", "pass", "x01"),
+    ],
+)
+def test_a_revision_that_cannot_be_read_is_refused(
+    versions: Path, name: str, after: str, up: str, said: str
+) -> None:
+    add_revision(versions, name, after, up)
+    with pytest.raises(CannotRender, match=said) as caught:
+        Chain(versions).upgrade(HEAD)
+    assert caught.value.exit_code == 20
+
+
+def test_two_revisions_of_one_name_are_refused_as_such(versions: Path) -> None:
+    add_revision(versions, "x01", HEAD[0], "pass")
+    (versions / "other.py").write_text((versions / "x01.py").read_text())
+    with pytest.raises(CannotRender, match="Revision x01 is present more than once"):
+        Chain(versions)
+
+
+def test_a_database_that_names_a_revision_and_its_ancestor_is_told_what_to_do() -> None:
+    with pytest.raises(CannotRender, match="delete the older row"):
+        Chain().upgrade((BEFORE, HEAD[0]))
+
+
+@pytest.mark.parametrize(
+    ("up", "name"),
+    [
+        ('import sqlalchemy as sa\nop.create_table("foo", sa.Column("id", sa.Integer))', "foo"),
+        ('op.execute("CREATE TABLE public.x (id uuid REFERENCES users)")', "users"),
+        ('op.drop_index("ix_addresses_user_id")', "ix_addresses_user_id"),
+        ('op.execute("CREATE VIEW public.v AS WITH a AS (SELECT 1) SELECT FROM a, b")', "b"),
+    ],
+)
+def test_a_name_without_a_schema_is_refused_in_the_plan(on_top: Write, up: str, name: str) -> None:
+    with pytest.raises(CannotRender, match=rf"names {name} without a schema.*write public\.{name}"):
+        on_top(up).upgrade(HEAD)
+
+
+def test_what_needs_no_schema_is_not_asked_for_one(on_top: Write) -> None:
+    up = """
+    op.execute("CREATE TEMP TABLE t AS WITH a AS (SELECT FROM pg_class) SELECT FROM a")
+    op.execute("INSERT INTO t DEFAULT VALUES")
+    op.execute("CREATE INDEX ix ON public.users (id)")
+    """
+    assert on_top(up).upgrade(HEAD)
+    assert on_top('op.execute("SET LOCAL search_path = public; DROP TABLE x")').upgrade(HEAD)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "REINDEX (VERBOSE, CONCURRENTLY) TABLE public.users",
+        "CREATE UNIQUE INDEX\n CONCURRENTLY ix ON public.users (email)",
+        "DROP INDEX CONCURRENTLY public.ix",
+    ],
+)
+def test_a_concurrent_build_is_one_however_it_is_written(sql: str) -> None:
+    assert PlannedStep("x", "", 1, (sql,), False).kind is Kind.INDEX
