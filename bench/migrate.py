@@ -281,19 +281,18 @@ def results(rows: int, naive: Measured, guarded: Measured, blocked: Measured) ->
     )
     limit_ms = Policy().stall_lock_timeout_ms
     made = [
-        ("migrate_stall_max_ms", guarded.writes.worst_ms, naive.writes.worst_ms),
-        ("migrate_stall_p999_ms", guarded.writes.p999_ms, naive.writes.p999_ms),
-        ("migrate_stall_blocked_ms", blocked.writes.worst_ms, None),
+        ("migrate_stall_max_ms", guarded, guarded.writes.worst_ms, naive.writes.worst_ms),
+        ("migrate_stall_p999_ms", guarded, guarded.writes.p999_ms, naive.writes.p999_ms),
+        ("migrate_stall_blocked_ms", blocked, blocked.writes.worst_ms, None),
     ]
     notes = [
         f"{how}; run_migration.py, {BEFORE} to head; {guarded}; bare is plain alembic with a naive 003; {naive}",
         f"the same run; over the {QUIET_SECONDS:.0f} s before it {guarded.quiet.p999_ms:,.1f} ms",
         f"{how}; a transaction holds a row for {BLOCKED_SECONDS:.0f} s, lock_timeout {limit_ms} ms; {blocked}",
     ]
-    n = len(guarded.writes.answers)
     found = [
-        Result(name, ours, bare, ours / bare if bare else None, "ms", n, note)
-        for (name, ours, bare), note in zip(made, notes, strict=True)
+        Result(name, ours, bare, ours / bare if bare else None, "ms", len(run.writes.answers), note)
+        for (name, run, ours, bare), note in zip(made, notes, strict=True)
     ]
     share = Result(
         "migrate_overhead",
