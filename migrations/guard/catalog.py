@@ -45,7 +45,10 @@ SELECT t.conname, t.contype, n.nspname, c.relname, pg_get_constraintdef(t.oid), 
     fn.nspname, f.relname,
     (SELECT array_agg(a.attname ORDER BY k.nr) FROM unnest(t.confkey) WITH ORDINALITY k(att, nr)
         JOIN pg_attribute a ON (a.attrelid, a.attnum) = (t.confrelid, k.att)),
-    pg_get_expr(t.conbin, t.conrelid)
+    pg_get_expr(t.conbin, t.conrelid),
+    -- Periods are compared by what they cover; what nobody enforces binds nobody.  (PostgreSQL 18.)
+    coalesce((to_jsonb(t) ->> 'conenforced')::boolean, true)
+        AND NOT (t.contype = 'f' AND coalesce((to_jsonb(t) ->> 'conperiod')::boolean, false))
 FROM pg_constraint t JOIN pg_class c ON c.oid = t.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_class f ON f.oid = t.confrelid LEFT JOIN pg_namespace fn ON fn.oid = f.relnamespace
 WHERE t.conparentid = 0 AND t.contype <> 't' AND {NOT_OURS}
@@ -54,7 +57,8 @@ ORDER BY 3, 4, 1
 
 INDEXES = f"""
 SELECT format('%I.%I', n.nspname, c.relname), i.indrelid::regclass::text, pg_get_indexdef(i.indexrelid),
-    i.indisvalid AND i.indisready AND i.indislive
+    -- A partitioned one is valid when every partition has its own; until then it is merely not complete.
+    (i.indisvalid OR c.relkind = 'I') AND i.indisready AND i.indislive
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {NOT_OURS}
 ORDER BY 1
@@ -157,9 +161,13 @@ class Constraint:
     target: sql.Identifier | None
     target_columns: tuple[str, ...]
     expression: str | None
+    # Whether the rows that break it can be counted here.
+    counted: bool = True
 
     def broken_by_row(self) -> sql.Composed | None:
         """A condition on the table's own row `c`, for what can be told without looking at any other row."""
+        if not self.counted:
+            return None
         match self.kind:
             case "c" if self.expression is not None:
                 return sql.SQL("NOT ({})").format(sql.SQL(self.expression))
@@ -186,7 +194,7 @@ class Constraint:
         return query.format(names, broken, sql.Literal(limit))
 
     def _broken(self) -> sql.Composed | None:
-        if self.kind == "f" and self.target is not None:
+        if self.kind == "f" and self.target is not None and self.counted:
             return self._orphans(self.target)
         broken = self.broken_by_row()
         return sql.SQL("FROM {} c WHERE {}").format(self.place, broken) if broken else None
@@ -227,7 +235,8 @@ def constraints(connection: Connection) -> list[Constraint]:
             target=sql.Identifier(target_schema, target) if target else None,
             target_columns=tuple(target_columns or ()),
             expression=expression,
+            counted=counted,
         )
         for name, kind, schema, label, definition, validated, columns, *rest in found
-        for target_schema, target, target_columns, expression in (rest,)
+        for target_schema, target, target_columns, expression, counted in (rest,)
     ]
