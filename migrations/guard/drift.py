@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -20,6 +20,12 @@ OWN_SCHEMAS = {"public", *SERVICES}
 WORD = re.compile(r"\w+")
 # Behind somebody's schema change it would wait for ever.
 LOCK_TIMEOUT = "10s"
+OTHERS = """
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (:schemas) AND n.nspname || '.' || c.relname <> ALL (:known)
+ORDER BY 1
+"""
+SHOWN_TABLES = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,19 @@ def unplanned(beside: Connection, steps: Sequence[PlannedStep]) -> list[Drift]:
 
 
 def _compared(connect: Callable[[], Connection]) -> list[Drift]:
+    """Of tables that no model names, only the names are read: there may be thousands."""
+    models = target_metadata()
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=pool.NullPool)
+
+    def ours(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+        match kind:
+            case "schema":
+                return name in OWN_SCHEMAS
+            case "table":
+                return parents["schema_qualified_table_name"] in models.tables
+            case _:
+                return True
+
     with engine.connect() as connection:
         # Every schema, public too, is then written out: the models name them all.
         connection.execute(text("SET search_path = pg_catalog"))
@@ -61,14 +79,27 @@ def _compared(connect: Callable[[], Connection]) -> list[Drift]:
             connection,
             opts={
                 "include_schemas": True,
-                "include_name": lambda name, kind, _: kind != "schema" or name in OWN_SCHEMAS,
+                "include_name": ours,
                 "version_table_schema": "public",
             },
         )
         with warnings.catch_warnings():
             # SQLAlchemy's own reading of a check that is NOT VALID warns of itself.
             warnings.filterwarnings("ignore", "Can't validate argument 'dialect_options'")
-            return [_told(each) for each in _flat(compare_metadata(context, target_metadata()))]
+            found = [_told(each) for each in _flat(compare_metadata(context, models))]
+        known = [*models.tables, "public.alembic_version"]
+        values = {"schemas": sorted(OWN_SCHEMAS), "known": known}
+        others = [str(name) for name in connection.scalars(text(OTHERS), values)]
+        return [*found, *_unnamed(others)]
+
+
+def _unnamed(tables: Sequence[str]) -> Iterator[Drift]:
+    """One line for all but the first few."""
+    for name in tables[:SHOWN_TABLES]:
+        yield Drift(f"remove table {name}", extra=True, subject=name)
+    more = len(tables) - SHOWN_TABLES
+    if more > 0:
+        yield Drift(f"… and {more:,} more tables", extra=True)
 
 
 def _flat(found: Iterable[object]) -> Iterator[tuple[object, ...]]:

@@ -23,8 +23,8 @@ ATTACHING = (
 )
 TEMPORAL = (
     "CREATE TABLE public.prices (id int4range, valid daterange, PRIMARY KEY (id, valid WITHOUT OVERLAPS))",
-    "CREATE TABLE public.sales (id int4range, valid daterange,"
-    " FOREIGN KEY (id, PERIOD valid) REFERENCES public.prices (id, PERIOD valid))",
+    "CREATE TABLE public.sales (id int4range, valid daterange)",
+    "ALTER TABLE public.sales ADD FOREIGN KEY (id, PERIOD valid) REFERENCES public.prices (id, PERIOD valid)",
     "INSERT INTO public.prices VALUES ('[1,2)', '[2024-01-01,2025-01-01)')",
     "INSERT INTO public.sales VALUES ('[1,2)', '[2024-03-01,2024-04-01)')",
 )
