@@ -17,6 +17,7 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from migrations.faults import MigrationFault
+from migrations.guard.lint.report import LintRefused
 from shared.errors import FareboxError
 from shared.faults import is_transient
 from shared.settings import Settings
@@ -69,7 +70,9 @@ def exit_code(error: Exception) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, without passwords: drivers do not repeat the URL."""
+    """What went wrong, without passwords: drivers do not repeat the URL.  The linter's report keeps its lines."""
+    if isinstance(error, LintRefused):
+        return str(error)
     if _sqlstate(error) in NO_SUCH_TABLE:
         return "the database has no farebox schema; run `farebox migrate run`"
     origin = error.orig if isinstance(error, DBAPIError) and error.orig else error

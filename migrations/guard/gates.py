@@ -7,13 +7,11 @@ from pathlib import Path
 import psycopg
 from psycopg import Connection
 
-from migrations.faults import MigrationFault
 from migrations.guard import compare, ledger, snapshot
 from migrations.guard.declared import expected
 from migrations.guard.drift import drift
-from migrations.guard.exits import ExitCode
 from migrations.guard.lint import LiveFacts, Override, lint
-from migrations.guard.lint.report import as_text, unneeded
+from migrations.guard.lint.report import LintRefused, as_text, unneeded
 from migrations.guard.lint.squawk import SquawkMissing
 from migrations.guard.plan import as_sql
 from migrations.guard.policy import Policy
@@ -33,10 +31,6 @@ SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamesp
 """
 
 Say = Callable[[str], None]
-
-
-class LintRefused(MigrationFault):
-    exit_code = ExitCode.REFUSED_BY_LINT
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,8 @@ def _run(given: argparse.Namespace, console: Console) -> ExitCode:
         case "reopen":
             return _reopen(given)
         case "prune":
+            if given.keep < 1:
+                raise Usage("the last backup is not removed: keep at least 1")
             gone = backups.prune(given.folder, given.keep, trail=Trail.open())
             _say(given, [str(each) for each in gone], [f"removed {each}" for each in gone])
         case "pin":

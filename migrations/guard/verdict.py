@@ -53,7 +53,9 @@ def validate(case: Judged) -> list[Difference]:
 
 def reason_of(found: Sequence[Difference]) -> str:
     """The first few of the faults; empty where there is none."""
-    return "; ".join(map(str, compare.faults(list(found))[:SHOWN]))
+    told = [str(each) for each in compare.faults(list(found))]
+    more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
+    return "; ".join(told[:SHOWN] + more)
 
 
 def accepted(case: Judged, reason: str, allowed: Sequence[Override]) -> bool:
@@ -80,7 +82,10 @@ def take_back(case: Judged, reason: str) -> str:
     left = reason_of(_differences(case, meant))
     pending.end(connection, marked, "undone")
     said = "what this run created was taken back, and nothing that anybody wrote"
-    return said + (f"; this is still so: {left}" if left else "")
+    if left:
+        # Told once: what was found is in front of this.
+        said += "; what was found is still so" if left == reason else f"; this is still so: {left}"
+    return said
 
 
 def _differences(case: Judged, meant: Expected) -> list[Difference]:

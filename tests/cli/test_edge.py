@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli import edge
+from migrations.faults import MigrationFault
+from migrations.guard.lint.report import LintRefused
 from tests.cli.conftest import Farebox
 from tests.conftest import Database
 
@@ -91,3 +93,9 @@ def test_it_runs_as_a_module_and_says_what_its_codes_mean() -> None:
     assert done.returncode == 0, done.stderr
     for word in ("audit", "parked", "migrate", "Exit codes"):
         assert word in done.stdout
+
+
+def test_what_the_linter_says_keeps_its_lines() -> None:
+    report = "plan.sql: dangerous\n  line 3: danger: adding-not-null\n      ALTER TABLE …"
+    assert edge.one_line(LintRefused(report)) == report
+    assert edge.one_line(MigrationFault("one\n  line")) == "one line"

@@ -205,7 +205,8 @@ def test_a_cent_that_moves_only_on_the_live_database_fails_the_validation_and_is
         go, database, replace(options, more_versions=versions), "loyalty_discount_minor"
     )
     assert fault.exit_code == ExitCode.VALIDATION_FAILED
-    assert "this is still so" in str(fault)
+    assert "what was found is still so" in str(fault)
+    assert str(fault).count("loyalty_discount_minor") == 1
     assert value(database, "SELECT to_regclass('public.x')") is None
     assert value(database, REVISION) == Chain().heads()[0]
     [made] = list_backups(options.backup_folder)

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from migrations.faults import MigrationFault
+from migrations.guard.exits import ExitCode
+
 Verdict = Literal["safe", "dangerous"]
+
+
+class LintRefused(MigrationFault):
+    """What the linter says, line by line."""
+
+    exit_code = ExitCode.REFUSED_BY_LINT
 
 
 @dataclass(frozen=True)
