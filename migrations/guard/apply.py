@@ -106,6 +106,14 @@ class Applier:
                 continue
             self._step(step, entry)
 
+    def aside(self, steps: Sequence[PlannedStep]) -> None:
+        """Steps that no later run asks for, whatever else is under way.  Raises TableBusy, StepFailed."""
+        ledger.create(self.connection)
+        self.connection.execute("SET search_path = pg_catalog")
+        for step in steps:
+            self._step(step, None)
+            ledger.close(self.connection, [step.revision])
+
     def _step(self, step: PlannedStep, entry: Entry | None) -> None:
         started = time.monotonic()
         self.trail.record("step_started", step=str(step), what=step.kind, checksum=step.checksum)

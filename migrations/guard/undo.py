@@ -1,36 +1,37 @@
 """Take back what a run created, if it holds nobody's data; else keep everything and say what is in the way.
 
 What would be lost is read from the very SQL of the downgrade: tables, columns, and nothing that cannot be judged.
-Between the look and the DROP a fence stands: a check that lets nobody's data in, so that a write is either seen
-and kept, or refused to whoever wrote, and never lost.  Where no check can tell, the look is taken once more under
-the lock of the DROP.
+From the look on tripwires tell of every write, and the lock of the DROP is taken before they are read: a write
+is seen and kept, or finds the table gone.  None is refused, however the undo ends.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from psycopg import Connection, sql
 
-from migrations.guard import ledger
 from migrations.guard.apply import Applier, StepFailed
+from migrations.guard.ledger import OtherSql
 from migrations.guard.loss import Column, Table, losses, parsed, roles_dropped
-from migrations.guard.stakes import Stake, at_stake, count, reasons_to_keep
+from migrations.guard.stakes import Stake, at_stake, reasons_to_keep
 from migrations.guard.statements import CannotRender, Chain, PlannedStep
+from migrations.guard.tripwires import TRIPPED, can_watch, going_in, put_up, take_down, tripwires
 
 REVISIONS = "SELECT version_num FROM public.alembic_version"
 # Of our own: not to be mistaken for what a downgrade runs into.
 WRITTEN_MEANWHILE = "FBX01"
+# Nobody's transaction is open on the table once the lock is held: what was written is seen.
 RECHECK = """
 DO $farebox_check$ BEGIN
     LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;
-    IF EXISTS (SELECT FROM {table} WHERE {lost}) THEN
-        RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = {message};
+    IF {asked} THEN
+        IF EXISTS (SELECT FROM {table} WHERE {lost}) THEN
+            RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = {message};
+        END IF;
     END IF;
 END $farebox_check$
 """
-# NOT VALID: it counts for whoever writes from now on, and is there in a moment.
-DROP_FENCE = "ALTER TABLE {table} DROP CONSTRAINT IF EXISTS farebox_undo_{revision}"
-ADD_FENCE = DROP_FENCE + ", ADD CONSTRAINT farebox_undo_{revision} CHECK ({holds}) NOT VALID"
 
 
 @dataclass(frozen=True)
@@ -58,25 +59,33 @@ def undo(applier: Applier, chain: Chain, before: Sequence[str], roles_before: se
     if unjudged or any(reasons_to_keep(connection, stakes)):
         return _kept(applier, (*map(str, unjudged), *reasons_to_keep(connection, stakes)))
     trail.record("undo_started", back_to=before, steps=len(steps))
-    fenced = [each for each in stakes if _can_be_fenced(connection, each)]
-    fences = list(_fences(steps, fenced))
-    applier.apply([each.step(1, ADD_FENCE) for each in fences])
-    # Whoever wrote before the fences stood has ended: this look sees all.
-    if reasons := tuple(reasons_to_keep(connection, stakes)):
-        _take_down(applier, fences)
-        return _kept(applier, (f"somebody wrote meanwhile ({'; '.join(reasons)})",))
-    trail.record("undo_fenced", tables=len(fences))
-    unfenced = [each for each in stakes if each not in fenced]
-    guarded = [_guarded(step, unfenced, roles_before) for step in steps]
+    wires = list(tripwires(steps, stakes))
     try:
-        applier.apply([each for each in guarded if each.statements])
+        put_up(applier, wires)
+        # Whoever wrote before the tripwires stood has ended: this look sees all.
+        if reasons := tuple(reasons_to_keep(connection, stakes)):
+            return _kept(applier, (f"somebody wrote meanwhile ({'; '.join(reasons)})",))
+        trail.record("undo_watched", tables=len(wires))
+        return _back(applier, [_guarded(step, stakes, roles_before) for step in steps])
+    finally:
+        take_down(applier, wires)
+
+
+def _back(applier: Applier, steps: Sequence[PlannedStep]) -> Undone:
+    start = _revisions(applier.connection)
+    try:
+        applier.apply([each for each in steps if each.statements])
+    except OtherSql as fault:
+        return _kept(applier, (str(fault),))
     except StepFailed as fault:
-        if not _written_meanwhile(fault) or _revisions(connection) != current:
+        if not _written_meanwhile(fault):
             raise
-        _take_down(applier, fences)
-        return _kept(applier, (f"somebody wrote meanwhile ({fault.__cause__})",))
-    trail.record("undo_done", steps=len(guarded))
-    return Undone(len(guarded))
+        reason = f"somebody wrote meanwhile ({fault.__cause__})"
+        if _revisions(applier.connection) != start:
+            reason += f"; what came after {fault.step} was taken back"
+        return _kept(applier, (reason,))
+    applier.trail.record("undo_done", steps=len(steps))
+    return Undone(len(steps))
 
 
 def _revisions(connection: Connection) -> tuple[str, ...]:
@@ -93,53 +102,20 @@ def _written_meanwhile(fault: StepFailed) -> bool:
 
 
 @dataclass(frozen=True)
-class Fence:
-    """`holds`: what every row of `table` must be like, so that nothing of anybody's is lost with it."""
+class Guarded(PlannedStep):
+    """`meant`: the step without its checks, which differ once a part of the way is gone."""
 
-    table: Table
-    revision: str
-    number: int
-    holds: str
+    meant: tuple[str, ...] = ()
 
-    def step(self, number: int, statement: str) -> PlannedStep:
-        told = statement.format(table=self.table.quoted, revision=self.revision, holds=self.holds)
-        name = f"{self.revision} (fence {self.number})"
-        return PlannedStep(name, f"of {self.table}", number, (told,), True)
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256("\0".join(self.meant).encode()).hexdigest()
 
 
-def _fences(steps: Sequence[PlannedStep], fenced: Sequence[Stake]) -> Iterator[Fence]:
-    for step in steps:
-        holds: dict[Table, list[str]] = {}
-        going = _going(step)
-        for each in fenced:
-            if each.loss in going:
-                holds.setdefault(each.table, []).append(f"NOT ({each.foreign})")
-        for number, (table, rules) in enumerate(holds.items(), 1):
-            yield Fence(table, step.revision, number, " AND ".join(rules))
-
-
-def _can_be_fenced(connection: Connection, stake: Stake) -> bool:
-    """A check reads no other table, and would refuse the storefront's writes to rows that this run filled."""
-    if "SELECT" in stake.foreign:
-        return False
-    filled = isinstance(stake.loss, Column) and stake.ours != "false"
-    return not (filled and count(connection, stake.table, stake.foreign))
-
-
-def _take_down(applier: Applier, fences: Sequence[Fence]) -> None:
-    down = [each.step(3, DROP_FENCE) for each in fences]
-    applier.apply(down)
-    ledger.close(applier.connection, [each.revision for each in down])
-
-
-def _going(step: PlannedStep) -> set[object]:
-    return {loss for each in step.statements for loss in losses(each)}
-
-
-def _guarded(step: PlannedStep, unfenced: Sequence[Stake], roles_before: set[str]) -> PlannedStep:
-    """The same under a name of its own in the ledger, what no fence guards looked at once more under the lock it
-    is dropped with; roles that were there before stay."""
-    checks = dict(_checks(step, unfenced))
+def _guarded(step: PlannedStep, stakes: Sequence[Stake], roles_before: set[str]) -> PlannedStep:
+    """The same under a name of its own in the ledger, what it takes looked at once more under the lock it is
+    dropped with; roles that were there before stay."""
+    checks = dict(_checks(step, stakes))
     checked = bool(checks)
     statements: list[str] = []
     for each in step.statements:
@@ -150,12 +126,11 @@ def _guarded(step: PlannedStep, unfenced: Sequence[Stake], roles_before: set[str
             for part in (one_by_one if len(one_by_one) > 1 else [each])
             if not roles_dropped(part) & roles_before
         ]
-    return replace(
-        step,
-        revision=f"{step.revision} (undo)",
-        statements=tuple(statements),
-        # A statement by itself that drops something does so with its check.
-        transactional=step.transactional or checked or len(statements) > 1,
+    # A statement by itself that drops something does so with its check.
+    transactional = step.transactional or checked or len(statements) > 1
+    revision = f"{step.revision} (undo)"
+    return Guarded(
+        revision, step.title, step.number, tuple(statements), transactional, step.statements
     )
 
 
@@ -165,21 +140,19 @@ def _tables(statement: str) -> Iterator[Table]:
             yield each if isinstance(each, Table) else each.table
 
 
-def _checks(step: PlannedStep, unfenced: Sequence[Stake]) -> Iterator[tuple[Table, str]]:
-    """One for each table: it is read once."""
-    going = _going(step)
-    lost: dict[Table, list[str]] = {}
-    for each in unfenced:
-        if each.loss in going:
-            lost.setdefault(each.table, []).append(f"({each.lost})")
-    for table, conditions in lost.items():
-        message = sql.Literal(f"somebody wrote into {table}").as_string()
+def _checks(step: PlannedStep, stakes: Sequence[Stake]) -> Iterator[tuple[Table, str]]:
+    """One for each table: it is read once, and only if somebody wrote where that can be told."""
+    going = going_in(step)
+    mine = [each for each in stakes if each.loss in going]
+    for table in dict.fromkeys(each.table for each in mine):
+        of_table = [each for each in mine if each.table == table]
         yield (
             table,
             RECHECK.format(
                 table=table.quoted,
-                lost=" OR ".join(conditions),
+                asked=TRIPPED if all(map(can_watch, of_table)) else "true",
+                lost=" OR ".join(f"({each.lost})" for each in of_table),
                 code=WRITTEN_MEANWHILE,
-                message=message,
+                message=sql.Literal(f"somebody wrote into {table}").as_string(),
             ),
         )

@@ -7,10 +7,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from migrations.guard.apply import Applier
+from migrations.guard.apply import Applier, TableBusy
+from migrations.guard.loss import Table
 from migrations.guard.rehearse import roles
 from migrations.guard.statements import Chain
 from migrations.guard.trail import Trail
+from migrations.guard.tripwires import Tripwire, put_up
 from migrations.guard.undo import undo
 from migrations.steps import Migrations
 from tests.conftest import Database
@@ -28,6 +30,23 @@ THERE = """
 SELECT EXISTS (SELECT FROM loyalty.loyalty_accounts)
     OR EXISTS (SELECT FROM public.subscriptions WHERE delivery_type = 'express')
     OR EXISTS (SELECT FROM public.subscriptions WHERE status = 'paused')
+"""
+
+TRIPWIRES = "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'farebox_undo%'"
+LOGGED = """
+op.execute("CREATE TABLE public.log (id uuid)")
+op.execute(
+    "CREATE FUNCTION public.log_it() RETURNS trigger LANGUAGE plpgsql AS"
+    " $f$ BEGIN INSERT INTO public.log VALUES (NEW.id); RETURN NEW; END $f$"
+)
+op.execute(
+    "CREATE TRIGGER log_it AFTER INSERT ON public.users FOR EACH ROW EXECUTE FUNCTION public.log_it()"
+)
+"""
+UNLOGGED = """
+op.execute("DROP TRIGGER log_it ON public.users")
+op.execute("DROP FUNCTION public.log_it()")
+op.execute("DROP TABLE public.log")
 """
 
 
@@ -112,17 +131,25 @@ class WritingTrail(Trail):
     at = "undo_started"
     url = ""
     statement = ""
-    refused = ""
+    open_seconds = 0.0
+    times = 0
 
     def record(self, kind: str, **fields: object) -> None:
         super().record(kind, **fields)
-        if kind != self.at:
-            return
-        with psycopg.connect(self.url) as somebody:
-            try:
-                somebody.execute(self.statement.encode())
-            except psycopg.errors.CheckViolation as error:
-                self.refused = str(error)
+        if kind == self.at:
+            self.write()
+
+    def write(self) -> None:
+        somebody = psycopg.connect(self.url)
+        somebody.execute(f"{self.statement.format(self.times)}".encode())
+        self.times += 1
+        if self.open_seconds:
+            threading.Timer(
+                self.open_seconds, lambda: (somebody.commit(), somebody.close())
+            ).start()
+        else:
+            somebody.commit()
+            somebody.close()
 
 
 @pytest.mark.parametrize(
@@ -139,24 +166,60 @@ def test_what_is_written_after_the_look_is_seen_and_kept(
     trail.url, trail.statement = database.url, write
     done = undo(applier, chain, (BEFORE,), roles(applier.connection))
     assert "somebody wrote meanwhile" in done.kept[0]
-    assert trail.refused == ""
+    assert trail.times == 1
     assert look("SELECT version_num FROM public.alembic_version") == chain.heads()[0]
     assert look(THERE) is True
-    assert look("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'farebox_undo%'") == 0
+    assert look(TRIPWIRES) == 0
     assert look("SELECT count(*) FROM farebox_migration.ledger WHERE closed_at IS NULL") == 0
 
 
-def test_behind_the_fence_a_write_is_refused_and_not_lost(
-    database: Database, applier: Applier, look: Look, tmp_path: Path
+@pytest.mark.parametrize("committed", [True, False])
+def test_what_is_written_after_the_last_look_is_seen_under_the_lock_and_never_refused(
+    database: Database,
+    applier: Applier,
+    on_top: Write,
+    look: Look,
+    tmp_path: Path,
+    committed: bool,
 ) -> None:
-    chain = Chain()
+    chain = on_top(LOGGED, UNLOGGED)
     applier.apply(chain.upgrade((BEFORE,)))
+    write = "INSERT INTO public.users (email) VALUES ('new@x')"
     applier.trail = trail = WritingTrail(tmp_path / "audit")
-    trail.at, trail.url, trail.statement = "undo_fenced", database.url, ACCOUNT
-    done = undo(applier, chain, (BEFORE,), roles(applier.connection))
-    assert done.kept == ()
-    assert "farebox_undo" in trail.refused
-    assert look("SELECT version_num FROM public.alembic_version") == BEFORE
+    trail.at, trail.url, trail.statement = "undo_watched", database.url, write
+    trail.open_seconds = 0.0 if committed else 0.1
+    done = undo(applier, chain, HEAD, set())
+    assert "somebody wrote into public.log" in done.kept[0]
+    assert look("SELECT count(*) FROM public.log") == 1
+    assert look("SELECT version_num FROM public.alembic_version") == "x01"
+    assert look(TRIPWIRES) == 0
+
+
+def test_an_undo_that_cannot_get_its_lock_stops_no_write(
+    database: Database, applier: Applier, on_top: Write, look: Look, tmp_path: Path
+) -> None:
+    """Nor does one that was killed: the writer comes while the tripwires stand, and as a role with few rights."""
+    chain = on_top(LOGGED, UNLOGGED)
+    applier.apply(chain.upgrade((BEFORE,)))
+    applier.connection.execute("DROP ROLE IF EXISTS undo_app; CREATE ROLE undo_app")
+    applier.connection.execute("GRANT INSERT ON public.users, public.log TO undo_app")
+    write = "SET ROLE undo_app; INSERT INTO public.users (email) VALUES ('while{}@x')"
+    applier.trail = trail = WritingTrail(tmp_path / "audit")
+    trail.at, trail.url, trail.statement = "lock_busy", database.url, write
+    with psycopg.connect(database.url) as report:
+        report.execute("SELECT count(*) FROM public.users")
+        with pytest.raises(TableBusy):
+            undo(applier, chain, HEAD, set())
+        assert trail.times > 1
+        assert look(TRIPWIRES) == 0
+    put_up(applier, [Tripwire(Table("public", "log"), "x01", 1, "NOT (true)")])
+    assert look(TRIPWIRES) == 1
+    trail.write()
+    assert look("SELECT is_called FROM farebox_migration.undo_writes") is True
+    applier.connection.execute("TRUNCATE public.log")
+    assert undo(applier, chain, HEAD, set()).kept == ()
+    assert look("SELECT count(*) FROM public.users") == trail.times
+    applier.connection.execute("DROP OWNED BY undo_app; DROP ROLE undo_app")
 
 
 SEEDED = """
@@ -215,19 +278,19 @@ def test_a_column_that_the_run_filled_is_looked_at_under_the_lock(
     tmp_path: Path,
     write: str,
 ) -> None:
-    """The storefront's own writes to such rows go on: no fence stands in their way."""
+    """The storefront's own writes to such rows go on."""
     with psycopg.connect(database.url) as connection:
         storefront.fill(connection, 5)
     chain = on_top(SEEDED, UNSEEDED)
     applier.apply(chain.upgrade((BEFORE,)))
     applier.trail = trail = WritingTrail(tmp_path / "audit")
-    trail.at, trail.url, trail.statement = "undo_fenced", database.url, write
+    trail.at, trail.url, trail.statement = "undo_watched", database.url, write
     done = undo(applier, chain, HEAD, set())
-    assert trail.refused == ""
+    assert trail.times == 1
     if "theirs" in write:
         assert "somebody wrote into public.users" in done.kept[0]
         assert look("SELECT count(*) FROM public.users WHERE q = 'theirs'") == 5
-        assert look("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'farebox_undo%'") == 0
+        assert look(TRIPWIRES) == 0
     else:
         assert done.kept == ()
         assert look("SELECT count(*) FROM public.users WHERE email = 'new@x'") == 1
