@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from migrations.faults import MigrationFault, NotAUrl
 from migrations.guard.statements import REPEAT_MARK
 from migrations.models import target_metadata
+from migrations.offline import refuse_parameters
 from migrations.run_lock import run_lock
 from shared.db import SERVICES, plain_url
 
@@ -86,6 +87,7 @@ def main() -> None:
             version_table_schema="public",
             transaction_per_migration=True,
         )
+        refuse_parameters(context.get_context())
         with context.begin_transaction():
             context.run_migrations()
         return

@@ -25,6 +25,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 
 from migrations.faults import MigrationFault
 from migrations.guard.qualified import bare_names
+from migrations.offline import MARK, NotPlainSql, asks_whether_offline
 from migrations.steps import ROOT
 
 # Only its dialect matters: nothing connects.
@@ -191,7 +192,19 @@ class Chain:
             ),
         ):
             self._scripts.run_env()
-        return tuple(_cut(pieces.all, self._title))
+        steps = tuple(_cut(pieces.all, self._title))
+        self._prove_one_way(steps)
+        return steps
+
+    def _prove_one_way(self, steps: Sequence[PlannedStep]) -> None:
+        for revision in sorted({each.revision for each in steps}):
+            script = self._scripts.get_revision(revision)
+            if script is not None and (line := asks_whether_offline(Path(script.path))):
+                raise CannotRender(
+                    f"{Path(script.path).name}, line {line}, asks whether it is written out as SQL, as it"
+                    " always is here: what it does otherwise would be left out without a word; do the same"
+                    f" both ways, and say so in that line: {MARK}"
+                )
 
     def _title(self, revision: str) -> str:
         script = self._scripts.get_revision(revision)
@@ -203,6 +216,8 @@ def _in_our_words(what: str = "the chain of revisions") -> Iterator[None]:
     """A revision is anybody's Python: whatever it raises, it cannot be written out."""
     try:
         yield
+    except NotPlainSql as error:
+        raise CannotRender(f"{_place(error)} cannot be written out as SQL: {error}") from error
     except CommandError as error:
         raise CannotRender(f"{what} is unknown: {error}{_remedy(str(error))}") from error
     except (AttributeError, TypeError, NoInspectionAvailable) as error:

@@ -58,7 +58,7 @@ CONSTRAINTS = (
 
 
 def upgrade() -> None:
-    online = not op.get_context().as_sql
+    online = not op.get_context().as_sql  # farebox: the same offline
     if not online or not sa.inspect(op.get_bind()).has_schema("pricing"):
         for schema in SCHEMAS:
             op.execute(f"CREATE SCHEMA {schema}")

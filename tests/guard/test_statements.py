@@ -71,6 +71,60 @@ def test_a_revision_that_asks_the_database_is_refused(
 
 
 @pytest.mark.parametrize(
+    "up",
+    [
+        'op.get_bind().execute(sa.text("INSERT INTO public.q VALUES (:x)"), {"x": 2})',
+        'op.get_bind().execute(sa.text("INSERT INTO public.q VALUES (:x)"), [{"x": 3}, {"x": 4}])',
+        'op.get_bind().execute(sa.text("SELECT :x").bindparams(x=1), {"x": 2})',
+        "op.get_bind().execute(sa.table('q', sa.column('id'), schema='public').insert(), {'id': 2})",
+        'op.execute(sa.text("INSERT INTO public.q VALUES (:x)"))',
+        """op.execute("ALTER TABLE public.q ALTER j SET DEFAULT '{\\"a\\":true}'")""",
+    ],
+)
+def test_a_value_that_would_be_written_out_as_null_is_refused(
+    on_top: Write, versions: Path, up: str
+) -> None:
+    on_top(f"import sqlalchemy as sa\n{up}")
+    with pytest.raises(
+        CannotRender, match=r"x01\.py, line 12, cannot be written out as SQL: .*:"
+    ) as caught:
+        Chain(versions).upgrade(HEAD)
+    assert caught.value.exit_code == 20
+
+
+def test_values_that_are_bound_are_written_out(on_top: Write) -> None:
+    up = r"""
+    import sqlalchemy as sa
+    from sqlalchemy.dialects.postgresql import JSONB
+    given = sa.text("INSERT INTO public.q VALUES (:x, :y)").bindparams(x=1, y=None)
+    op.get_bind().execute(given)
+    table = sa.table("q", sa.column("id", sa.Integer), sa.column("n", sa.Text), schema="public")
+    op.bulk_insert(table, [{"id": 2, "n": None}])
+    op.execute(table.update().where(table.c.id.in_([1, 2])).values(n="x:y"))
+    op.execute("ALTER TABLE public.q ALTER n SET DEFAULT '{\"a\"\\:true}'")
+    """
+    step = on_top(up).upgrade(HEAD)[0]
+    assert [" ".join(each.split()) for each in step.statements[:-1]] == [
+        "INSERT INTO public.q VALUES (1, NULL);",
+        "INSERT INTO public.q (id, n) VALUES (2, NULL);",
+        "UPDATE public.q SET n='x:y' WHERE public.q.id IN (1, 2);",
+        """ALTER TABLE public.q ALTER n SET DEFAULT '{"a":true}';""",
+    ]
+
+
+@pytest.mark.parametrize("asks", ["context.is_offline_mode()", "op.get_context().as_sql"])
+def test_a_revision_that_asks_whether_it_is_written_out_is_refused_unless_it_says_why_not(
+    on_top: Write, versions: Path, asks: str
+) -> None:
+    up = f"from alembic import context\nif not {asks}:MARK\n    op.execute('DROP TABLE public.q')"
+    on_top(up.replace("MARK", ""))
+    with pytest.raises(CannotRender, match=r"x01\.py, line 12, asks whether .*farebox: the same"):
+        Chain(versions).upgrade(HEAD)
+    on_top(up.replace("MARK", "  # farebox: the same offline"))
+    assert len(Chain(versions).upgrade(HEAD)) == 1
+
+
+@pytest.mark.parametrize(
     ("name", "after", "up", "said"),
     [
         ("x01", HEAD[0], "raise NotImplementedError", r"x01\.py, line 11, .*NotImplementedError"),
