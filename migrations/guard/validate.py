@@ -12,6 +12,7 @@ from psycopg import Connection, sql
 
 from migrations.guard import catalog
 from migrations.guard.compare import Difference, Expected, Severity, compare
+from migrations.guard.progress import Say, silent
 from migrations.guard.snapshot import Snapshot, one, one_instant, take
 
 EXAMPLES = 3
@@ -26,13 +27,14 @@ SELECT n.nspname FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespa
 """
 AMCHECK_AVAILABLE = "SELECT count(*) FROM pg_available_extensions WHERE name = 'amcheck'"
 BTREES = f"""
-SELECT c.oid, format('%I.%I', n.nspname, c.relname)
+SELECT c.oid, format('%I.%I', n.nspname, c.relname), c.relpages
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
     JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE m.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence <> 't'
     AND i.indisvalid AND i.indisready AND {catalog.NOT_OURS}
 ORDER BY 2
 """
+IS_THERE = "SELECT 1 FROM pg_class WHERE oid = %s"
 # A planner that believes in a tenth or in ten times the rows plans for another table.
 STALE = f"""
 SELECT format('%I.%I', n.nspname, c.relname), c.reltuples::bigint FROM pg_class c
@@ -45,6 +47,11 @@ CORRUPT = (
     psycopg.errors.InternalError_,
 )
 STALE_FACTOR, STALE_FROM_ROWS = 10, 1_000
+# At most so many indexes, and no more than 80 MB of them, in one statement.
+BATCH, BATCH_PAGES = 50, 10_000
+
+# Oid, name, pages as of the last VACUUM or ANALYZE.
+BTree = tuple[int, str, int]
 
 
 @dataclass(frozen=True)
@@ -109,49 +116,83 @@ def validate(
 
 
 def check_indexes(
-    connection: Connection, known: Collection[str] = ()
+    connection: Connection, known: Collection[str] = (), progress: Say = silent
 ) -> tuple[int | None, list[Difference]]:
     """How many B-trees amcheck looked at, and those that are damaged; all but `known` are compared with their tables.
 
     Where the extension is not installed, it is created in a transaction that is rolled back.
     """
     schema = one(connection, AMCHECK_SCHEMA)
-    if schema is not None:
-        return _each_index(connection, str(schema), known)
-    if one(connection, AMCHECK_AVAILABLE) != 1:
+    if schema is None and one(connection, AMCHECK_AVAILABLE) != 1:
         return None, [_not_checked("this server has no amcheck")]
-    connection.execute("BEGIN")
     try:
-        connection.execute("CREATE EXTENSION amcheck SCHEMA public")
-        return _each_index(connection, "public", known)
+        return _each_index(_Amcheck(connection, schema), known, progress)
     except psycopg.errors.InsufficientPrivilege:
         return None, [
             _not_checked("CREATE EXTENSION amcheck, as a superuser, lets this be checked")
         ]
-    finally:
-        connection.execute("ROLLBACK")
+
+
+class _Amcheck:
+    """Each call is a transaction of its own: nobody waits behind a long list, and no old row is kept for it."""
+
+    def __init__(self, connection: Connection, schema: object) -> None:
+        self.connection = connection
+        self._installed = schema is not None
+        unique = ", true" if connection.info.server_version >= UNIQUENESS_SINCE else ""
+        self._query = sql.SQL(
+            "SELECT count({}(i::regclass, h" + unique + ")::text)"
+            " FROM unnest(%s::oid[], %s::bool[]) u(i, h)"
+        ).format(sql.Identifier(str(schema or "public"), "bt_index_check"))
+
+    def damage(self, checks: Sequence[tuple[int, bool]]) -> str | None:
+        """What is wrong with one of them.  (Index, whether it is compared with its table.)"""
+        try:
+            with self.connection.transaction(force_rollback=True):
+                if not self._installed:
+                    self.connection.execute("CREATE EXTENSION amcheck SCHEMA public")
+                self.connection.execute("SET LOCAL statement_timeout = 0")
+                self.connection.execute(self._query, tuple(map(list, zip(*checks, strict=True))))
+        except CORRUPT as error:
+            return " ".join(str(error.diag.message_primary or error).split())
+        return None
 
 
 def _each_index(
-    connection: Connection, schema: str, known: Collection[str]
+    amcheck: _Amcheck, known: Collection[str], progress: Say
 ) -> tuple[int, list[Difference]]:
-    unique = ", true" if connection.info.server_version >= UNIQUENESS_SINCE else ""
-    query = sql.SQL("SELECT {}(%s::regclass, %s" + unique + ")").format(
-        sql.Identifier(schema, "bt_index_check")
-    )
+    connection = amcheck.connection
     indexes = connection.execute(BTREES.encode()).fetchall()
+    done, expected = 0, sum(pages for _, _, pages in indexes)
     damaged: list[Difference] = []
-    for oid, name in indexes:
-        try:
-            with connection.transaction():
-                connection.execute("SET LOCAL statement_timeout = 0")
-                connection.execute(query, (oid, name not in known))
-        except CORRUPT as error:
-            said = " ".join(str(error.diag.message_primary or error).split())
-            damaged.append(
-                Difference(Severity.NEW, "index", name, f"is damaged: {said}; REINDEX it")
-            )
+    for batch in _batches(indexes):
+        progress(f"amcheck of {connection.info.dbname}", done, expected)
+        done += sum(pages for _, _, pages in batch)
+        checks = [(oid, name not in known) for oid, name, _ in batch]
+        if not amcheck.damage(checks):
+            continue
+        for check, (oid, name, _) in zip(checks, batch, strict=True):
+            said = amcheck.damage([check])
+            # Somebody may have dropped it meanwhile.
+            if said and connection.execute(IS_THERE, (oid,)).fetchone():
+                damaged.append(
+                    Difference(Severity.NEW, "index", name, f"is damaged: {said}; REINDEX it")
+                )
+    progress(f"amcheck of {connection.info.dbname}", expected, expected)
     return len(indexes), damaged
+
+
+def _batches(indexes: Sequence[BTree]) -> Iterator[list[BTree]]:
+    """Small ones together, a round trip for each would be most of the time; a large one by itself."""
+    batch, pages = list[BTree](), 0
+    for each in indexes:
+        if batch and (len(batch) == BATCH or pages + each[2] > BATCH_PAGES):
+            yield batch
+            batch, pages = [], 0
+        batch.append(each)
+        pages += each[2]
+    if batch:
+        yield batch
 
 
 def _not_checked(why: str) -> Difference:

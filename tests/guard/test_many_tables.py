@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 
+from migrations.guard import validate
 from migrations.guard.drift import drift
 from migrations.run_lock import connect
 from tests.conftest import Database
+from tests.guard.test_validate import DAMAGED
 
 MANY = 60
 
@@ -29,3 +32,37 @@ def test_drift_reads_the_tables_that_the_models_name_and_counts_the_others(
         *(f"remove table public.{name}" for name in ("t0", "t1", "t10", "t11", "t12")),
         f"… and {MANY - 5} more tables",
     ]
+
+
+LOCKS = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'relation'"
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_amcheck_shows_how_far_it_is_and_holds_nothing_from_one_look_to_the_next(
+    crowd: Connection, database: Database, installed: bool
+) -> None:
+    if installed:
+        crowd.execute("CREATE EXTENSION amcheck")
+    seen = list[tuple[int, int, int]]()
+    with connect(database.url) as watch:
+
+        def look(what: str, done: int, expected: int) -> None:
+            [held] = watch.execute(LOCKS, (crowd.info.backend_pid,)).fetchone() or (None,)
+            assert crowd.info.transaction_status == TransactionStatus.IDLE
+            seen.append((done, expected, held))
+
+        checked, damaged = validate.check_indexes(crowd, progress=look)
+    assert damaged == []
+    assert checked is not None
+    assert checked > 2 * validate.BATCH
+    assert len(seen) > 3
+    assert [held for _, _, held in seen] == [0] * len(seen)
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_of_a_batch_the_damaged_index_alone_is_named(crowd: Connection) -> None:
+    crowd.execute("INSERT INTO public.users (email) VALUES ('x')")
+    for each in DAMAGED:
+        crowd.execute(each.encode())
+    _, damaged = validate.check_indexes(crowd)
+    assert [each.name for each in damaged] == ["public.odd"]
