@@ -69,6 +69,8 @@ def connect(url: str, application: str = APPLICATION) -> Connection:
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             application_name=application,
+            # As the SQL is sent, whatever the database's own encoding is.
+            client_encoding="utf8",
         )
     except psycopg.OperationalError as error:
         said = " ".join(str(error).split())
