@@ -38,11 +38,17 @@ CREATE TABLE IF NOT EXISTS farebox_migration.transactions (
     id bigint PRIMARY KEY DEFAULT pg_current_xact_id()::text::bigint,
     deleted jsonb NOT NULL
 );
+-- An earlier release's tables lack these.
+ALTER TABLE farebox_migration.ledger ADD COLUMN IF NOT EXISTS created text[] NOT NULL DEFAULT '{}';
+ALTER TABLE farebox_migration.transactions ADD COLUMN IF NOT EXISTS deleted jsonb NOT NULL DEFAULT '{}';
 """
+# Looked at also where nothing may be changed yet: an earlier release's ledger lacks `created`.
 OPEN = """
-SELECT revision, step, checksum, state, rows_changed, created,
-    (SELECT count(*) FROM unnest(created) AS name WHERE to_regclass(name) IS NOT NULL) AS standing
-FROM farebox_migration.ledger WHERE closed_at IS NULL ORDER BY id
+SELECT revision, step, checksum, state, rows_changed, names.created,
+    (SELECT count(*) FROM unnest(names.created) AS name WHERE to_regclass(name) IS NOT NULL) AS standing
+FROM farebox_migration.ledger,
+    LATERAL (SELECT ARRAY(SELECT jsonb_array_elements_text(to_jsonb(ledger) -> 'created')) AS created) AS names
+WHERE closed_at IS NULL ORDER BY id
 """
 BEGIN = """
 INSERT INTO farebox_migration.ledger (run, revision, step, checksum, kind, state)
@@ -69,7 +75,12 @@ UPDATE farebox_migration.ledger SET closed_at = clock_timestamp()
 WHERE revision = ANY(%s) AND closed_at IS NULL
 """
 EXISTS = "SELECT to_regclass('farebox_migration.ledger') IS NOT NULL"
-COMPLETE = "SELECT to_regclass('farebox_migration.transactions') IS NOT NULL"
+# The newest columns.
+COMPLETE = """
+SELECT count(*) = 2 FROM pg_attribute WHERE (attrelid, attname) IN (
+    (to_regclass('farebox_migration.ledger'), 'created'),
+    (to_regclass('farebox_migration.transactions'), 'deleted'))
+"""
 # A transaction that is undone takes its note along.
 # Deleted rows leave nothing behind to count; the server's own counters of this transaction know.
 NOTE = """

@@ -90,6 +90,7 @@ def take_back(case: Judged, reason: str) -> str:
 
 def _differences(case: Judged, meant: Expected) -> list[Difference]:
     before, connection = case.pending.before, case.applier.connection
+    ledger.create(connection)
     own = ledger.transactions(connection)
     with connect(case.url) as reader, snapshot.one_instant(reader):
         written = compare.written_since(reader, before, own)

@@ -236,6 +236,21 @@ def test_other_sql_for_a_begun_revision_is_refused(
         applier.apply(on_top(BACKFILL.replace("x int", "x bigint")).upgrade(HEAD))
 
 
+def test_an_earlier_releases_ledger_is_read_and_completed(
+    database: Database, on_top: Write, applier: Applier, look: Look, job: Connection
+) -> None:
+    fill(database.url, 20)
+    steps = on_top(BACKFILL).upgrade(HEAD)
+    applier.apply(steps[:1])
+    job.execute("ALTER TABLE farebox_migration.ledger DROP COLUMN created")
+    job.execute("ALTER TABLE farebox_migration.transactions DROP COLUMN deleted")
+    assert [each.created for each in ledger.open_entries(job)] == [[]]
+    applier.apply(steps)
+    assert look(REVISION) == "x01"
+    assert look("SELECT count(*) FROM public.subscriptions WHERE x IS NULL") == 0
+    assert ledger.deleted(job) == {}
+
+
 def test_a_downgrade_by_hand_makes_the_ledger_begin_anew(
     on_top: Write, applier: Applier, look: Look, job: Connection
 ) -> None:
