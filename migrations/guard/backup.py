@@ -150,6 +150,12 @@ def verify(backup: Backup, tools: Tools | None = None) -> None:
         raise BackupFault(f"{backup.path} holds {dumped} tables' rows instead of {wanted}")
 
 
+def server_of(url: str) -> str:
+    """As the manifest names it."""
+    place = make_url(url)
+    return f"{place.host or 'localhost'}:{place.port or 5432}"
+
+
 def list_backups(folder: Path) -> list[Backup]:
     """Oldest first; those whose files are all there in their sizes, hashes are for `verify`."""
     return [each for each in _looked_at(folder) if isinstance(each, Backup)]
@@ -187,14 +193,14 @@ def unpin(backup: Backup) -> None:
 def prune(folder: Path, keep: int, *, trail: Trail) -> list[Path]:
     """Remove all but the newest `keep` of each database and those pinned; returns what was removed.
 
-    A damaged one neither counts nor goes: it may be all that is left of something.
+    Newest by the clock or by the server's log: a clock that was put back makes nothing old.  A damaged one neither counts nor goes: it may be all that is left of something.
     """
     if keep < 1:
         raise BackupFault("the last backup is not removed: keep at least 1")
     of = defaultdict[tuple[str, str], list[Backup]](list)
     for each in list_backups(folder):
         of[each.manifest.server, each.manifest.database].append(each)
-    old = [each for some in of.values() for each in some[:-keep] if each.pinned is None]
+    old = [each for some in of.values() for each in _old(some, keep) if each.pinned is None]
     for each in old:
         trail.record("backup removed", path=each.path, started_at=each.manifest.started_at)
         # Renamed first: one that is half removed must not look like one.
@@ -202,6 +208,16 @@ def prune(folder: Path, keep: int, *, trail: Trail) -> list[Path]:
         each.path.rename(gone)
         shutil.rmtree(gone)
     return [each.path for each in old]
+
+
+def _old(by_clock: Sequence[Backup], keep: int) -> list[Backup]:
+    by_log = sorted(by_clock, key=lambda each: _position(each.manifest.wal_start))
+    newest = {each.path for each in [*by_clock[-keep:], *by_log[-keep:]]}
+    return [each for each in by_clock if each.path not in newest]
+
+
+def _position(wal: str) -> tuple[int, ...]:
+    return tuple(int(part, 16) for part in wal.split("/"))
 
 
 def unreadable_tables(connection: Connection) -> list[str]:
@@ -271,10 +287,10 @@ def _dump(
             raise
         snapshot: Snapshot = read.result()
     copied.done()
-    info, place = watch.info, make_url(url)
+    info = watch.info
     manifest = Manifest(
         name=name,
-        server=f"{place.host or 'localhost'}:{place.port or 5432}",
+        server=server_of(url),
         database=info.dbname,
         server_version=info.parameter_status("server_version") or str(info.server_version),
         tools_version=tools.version,

@@ -16,7 +16,7 @@ from psycopg import Connection
 from migrations.faults import CannotReach, MigrationFault
 from migrations.guard import compare, pending, restore, snapshot, verdict
 from migrations.guard.apply import Applier, StepFailed, TableBusy
-from migrations.guard.backup import backup, default_folder, list_backups, pin, unpin
+from migrations.guard.backup import backup, default_folder, list_backups, pin, server_of, unpin
 from migrations.guard.exits import ExitCode
 from migrations.guard.gates import Plan, make_plan, pass_lint, pass_preflight, pass_rehearsal
 from migrations.guard.lint import Override
@@ -38,6 +38,14 @@ from migrations.run_lock import connect, run_lock
 
 PINNED_FOR = "until the migration it was made for has passed its validation"
 LOCK_WAIT_SECONDS = 60.0
+CUT_SHORT = (
+    "the schema is this release's and was found good, what follows it was cut short: run again"
+)
+WITHOUT_DRY_RUN: dict[pending.State, str] = {
+    "changing": "a run without --dry-run goes on and validates it",
+    "undoing": "it was found bad, a run without --dry-run goes on with its undo",
+    "kept": "it was found bad and kept, a run without --dry-run says so again",
+}
 
 
 class FailedAndUndone(MigrationFault):
@@ -110,6 +118,7 @@ class Run:
         self._show = show
         self._seconds: dict[str, float] = {}
         self._applying = False
+        self._good = False
 
     def go(self) -> Result:
         """Raises MigrationFault; whatever ends the run is in the trail."""
@@ -137,6 +146,8 @@ class Run:
         if self._applying:
             reason = reason.removeprefix("cannot reach the database: ")
             return ConnectionLost(f"the database went away: {reason}; run again when it answers")
+        if self._good:
+            return CannotReach(f"the database went away: {reason}; {CUT_SHORT}")
         return CannotReach(f"the database went away: {reason}; nothing was changed")
 
     @contextmanager
@@ -157,7 +168,10 @@ class Run:
             earlier = self._unfinished(connection, plan)
         if earlier is not None and earlier.state == "undoing" and not dry_run:
             self._undo(connection, plan, earlier)
-        if not plan.steps and (earlier is None or dry_run):
+        if not plan.steps and earlier is not None and dry_run:
+            # Said already: there is something to do, and no step to rehearse.
+            return Result(ExitCode.DONE, seconds=self._seconds)
+        if not plan.steps and earlier is None:
             self._show.say("nothing to do: the schema is this release's already")
             if not dry_run:
                 self._finish(connection)
@@ -185,9 +199,10 @@ class Run:
                 pending.end(connection, earlier, "gone")
             return None
         self._trail.record("earlier_run", run_of=earlier.run, state=earlier.state)
-        self._show.say(
-            f"run {earlier.run} was not finished: this one goes on and compares with what was before it"
-        )
+        goes_on = "this one goes on and compares with what was before it"
+        if self._options.dry_run:
+            goes_on = WITHOUT_DRY_RUN[earlier.state]
+        self._show.say(f"run {earlier.run} was not finished: {goes_on}")
         return earlier
 
     def _begin(self, connection: Connection, plan: Plan, prepared: Prepared | None) -> Pending:
@@ -205,12 +220,13 @@ class Run:
 
     def _finish(self, connection: Connection) -> None:
         """What follows a schema that was found good; it may be done again."""
-        self._applying = False
+        self._applying, self._good = False, True
         with self._stage("after"):
             connection.execute("RESET ALL")
             self._options.after(connection)
+        own = server_of(self._url), connection.info.dbname
         for each in list_backups(self._options.backup_folder):
-            if each.pinned == PINNED_FOR and each.manifest.database == connection.info.dbname:
+            if each.pinned == PINNED_FOR and (each.manifest.server, each.manifest.database) == own:
                 unpin(each)
 
     def _prepare(self, connection: Connection, plan: Plan) -> Prepared:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -180,3 +181,16 @@ def test_prune_keeps_the_newest_and_what_is_pinned(
     assert {each.name for each in tmp_path.iterdir()} == {"trail", made[3].path.name}
     with pytest.raises(BackupFault, match="keep at least 1"):
         prune(tmp_path, 0, trail=trail)
+
+
+def test_a_clock_that_was_put_back_makes_no_new_backup_old(
+    database: Database, tmp_path: Path, trail: Trail
+) -> None:
+    made = [backup(database.url, tmp_path, f"n{each}", trail=trail) for each in range(2)]
+    with psycopg.connect(database.url) as connection:
+        connection.execute("CREATE TABLE public.more AS SELECT 1")
+    back = made[0].manifest.started_at - timedelta(hours=1)
+    newest = backup(database.url, tmp_path, "n2", trail=trail, clock=lambda: back)
+    assert newest.path not in prune(tmp_path, 1, trail=trail)
+    assert made[1].path.exists()
+    assert newest.path.exists()
