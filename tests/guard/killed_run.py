@@ -1,13 +1,14 @@
 """Whole guarded runs in children, each killed by SIGKILL when it is about to write a certain line into the trail.
 
-Reads `url folder point` from stdin: `folder` holds `versions`, `backups` and `audit`; `point` is STAGE/KIND, or `-` for
-never.  Answers with the signal or the exit code of the child.
+Reads `url folder point` from stdin: `folder` holds `versions`, `backups` and `audit`; `point` is STAGE/KIND, or
+STAGE/KIND/N for the nth such line, or `-` for never.  Answers with the signal or the exit code of the child.
 """
 
 import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,18 +23,21 @@ from tests.guard.conftest import IMPATIENT
 class KillingTrail(Trail):
     point = "-"
     stage = "begin"
+    passed: Counter[str]
 
     def _append(self, kind: str, fields: Mapping[str, object], *, durable: bool) -> None:
         if kind == "stage_started":
             self.stage = str(fields["stage"])
-        if f"{self.stage}/{kind}" == self.point:
+        line = f"{self.stage}/{kind}"
+        self.passed[line] += 1
+        if self.point in (line if self.passed[line] == 1 else "", f"{line}/{self.passed[line]}"):
             os.kill(os.getpid(), signal.SIGKILL)
         super()._append(kind, fields, durable=durable)
 
 
 def child(url: str, folder: Path, point: str) -> None:
     trail = KillingTrail(folder / "audit")
-    trail.point = point
+    trail.point, trail.passed = point, Counter()
 
     def after(connection: Connection) -> None:
         trail.record("after_work", database=connection.info.dbname)
