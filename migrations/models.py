@@ -4,6 +4,9 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import relationship
 
 import services.analytics.models
+import services.payments.orders.models
+import services.payments.reconcile.models
+import services.payments.renewals.models
 import services.pricing.models  # noqa: F401
 import shared.auth
 import shared.inbox

@@ -204,7 +204,10 @@ class PaymentChanged(Event):
     refunded_minor: int = 0
     disputed_minor: int = 0
     fee_minor: int | None = None  # Stripe's fees, where its balance transactions are known
+    net_minor: int | None = None  # what they leave
     failure_code: str | None = None
+    decline_code: str | None = None  # the issuer's own reason
+    payment_method_type: str | None = None
     created_at: AwareDatetime
     succeeded_at: AwareDatetime | None = None
     movements: tuple[MoneyMovement, ...] = ()
@@ -212,6 +215,33 @@ class PaymentChanged(Event):
     @property
     def key(self) -> str:
         return str(self.customer_id or self.payment_id)
+
+
+RenewalStatus = Literal["paid", "past_due", "recovered", "given_up"]
+
+
+class RenewalChanged(CustomerEvent):
+    """A subscription's next period was paid, is past due, was paid after all, or is given up."""
+
+    topic = "payments"
+    type = "payments.renewal_changed"
+
+    renewal_id: UUID
+    subscription_id: UUID
+    revision: int = Field(ge=1)
+    status: RenewalStatus
+    period_start: AwareDatetime
+    period_end: AwareDatetime
+    currency: str
+    total_minor: int
+    price_version: int
+    cost_history_id: int
+    payment_id: UUID | None = None  # of the latest attempt
+    attempts: int = Field(ge=0)
+    next_attempt_at: AwareDatetime | None = None
+    failure_code: str | None = None
+    needs_new_method: bool = False  # no attempt before the customer gives another one
+    pause: bool = False  # the subscription is to be paused, nobody pays for it
 
 
 TierName = Literal["bronze", "silver", "gold", "platinum"]
@@ -254,6 +284,7 @@ EVENTS: dict[str, type[Event]] = {
         SubscriptionChanged,
         SubscriptionCostChanged,
         PaymentChanged,
+        RenewalChanged,
         PointsChanged,
         TierChanged,
     )

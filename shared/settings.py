@@ -46,6 +46,15 @@ class Settings(BaseSettings):
     farebox_require_keys: bool = False
     farebox_log_json: bool = True
 
+    # Off until asked for: a shop that charges by itself must not find its customers charged twice.
+    farebox_renewals: bool = False
+    # Days after the first refusal on which a renewal is tried again.
+    farebox_dunning_days: str = Field("1,3,5,7", pattern=r"^\d{1,3}(\s*,\s*\d{1,3})*$")
+    farebox_pause_when_given_up: bool = False
+    farebox_reconcile_minutes: int = Field(60, ge=0)  # 0: only by command
+    # Raw Stripe bodies older than this keep nothing but what the fold reads; 0: they stay whole.
+    farebox_raw_body_days: int = Field(90, ge=0)
+
     @field_validator("farebox_time_zone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
@@ -71,6 +80,10 @@ class Settings(BaseSettings):
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
         return tuple(s.strip() for s in self.stripe_webhook_secrets.split(",") if s.strip())
+
+    @property
+    def dunning_days(self) -> tuple[int, ...]:
+        return tuple(int(day) for day in self.farebox_dunning_days.split(","))
 
     def url_of(self, service: str) -> str:
         """The service's own URL, or DATABASE_URL with the service's role as user."""

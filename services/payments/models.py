@@ -69,6 +69,8 @@ class StripeEvent(Base):
     # ch_… whose payment, pi_… whose state, or the address whose object is not known yet
     waiting_for: Mapped[str | None]
     processed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Since then `body` holds nothing but what the fold reads.
+    redacted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class PaymentIntent(Base):
@@ -106,7 +108,14 @@ class PaymentIntent(Base):
     refunded_minor: Mapped[int] = mapped_column(BigInteger)
     disputed_minor: Mapped[int] = mapped_column(BigInteger)
     fee_minor: Mapped[int | None] = mapped_column(BigInteger)
+    net_minor: Mapped[int | None] = mapped_column(BigInteger)  # after fees, where they are known
     failure_code: Mapped[str | None]
+    decline_code: Mapped[str | None]  # the issuer's own reason
+    payment_method_type: Mapped[str | None]  # card, sepa_debit, …
+    three_d_secure: Mapped[str | None]  # its result, where it was asked for
+    mandate_id: Mapped[str | None]  # of a bank debit
+    review: Mapped[str | None]  # open, or why it was closed
+    invoice_id: Mapped[str | None]  # in_…, of payments that Stripe's own billing made
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     succeeded_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     canceled_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

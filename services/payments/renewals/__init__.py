@@ -1,0 +1,1 @@
+"""Charging subscriptions for their next period, and what to do when that fails."""
