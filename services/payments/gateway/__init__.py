@@ -8,6 +8,7 @@ from services.payments.gateway.client import (
     answer_body,
     mode_of,
 )
+from services.payments.gateway.doing import Done, Refused, do
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
 from services.payments.gateway.question import (
     Question,
@@ -20,10 +21,12 @@ from services.payments.gateway.translate import Nothing, Thin, Understood, trans
 
 __all__ = [
     "Delivered",
+    "Done",
     "Envelope",
     "NotAnEvent",
     "Nothing",
     "Question",
+    "Refused",
     "SignatureRefused",
     "StripeAway",
     "StripeClient",
@@ -32,6 +35,7 @@ __all__ = [
     "UnknownToStripe",
     "answer_body",
     "charge_subject",
+    "do",
     "mode_of",
     "open_envelope",
     "payment_subject",

@@ -134,6 +134,16 @@ class StripeClient:
         body: str = response.body
         return body.encode()
 
+    async def post(
+        self, path: str, parameters: Mapping[str, object], key: str, account: str | None
+    ) -> bytes:
+        """What Stripe answers; raises stripe.StripeError, which `doing` tells apart."""
+        response = await self._client.raw_request_async(
+            "post", path, stripe_account=account, idempotency_key=key, **parameters
+        )
+        body: str = response.body
+        return body.encode()
+
     async def delivered(self, since: datetime) -> Delivered:
         """Ids of the events created at or after `since` that Stripe has a 2xx for.  Raises StripeAway."""
         ids = Delivered()
