@@ -13,12 +13,14 @@ from migrations.faults import MigrationFault
 from migrations.guard import ledger
 from migrations.guard.blockers import blockers, replicas
 from migrations.guard.drift import unplanned
+from migrations.guard.leftovers import left_by
 from migrations.guard.rights import may_not, rights
 from migrations.guard.room import room
 from migrations.guard.scratch import scratch
 from migrations.guard.statements import Chain
-from migrations.guard.subject import Problem, Subject, names, one, refuse, shortened, warn
+from migrations.guard.subject import Problem, Subject, one, refuse, shortened, warn
 from migrations.guard.tools import find_tools, server_major
+from migrations.guard.wanted import in_the_way
 from migrations.models import target_metadata
 
 OLDEST_SERVER = 150_000
@@ -29,7 +31,7 @@ POOLED = "SELECT pg_backend_pid() <> %s"
 STANDBY = "SELECT pg_is_in_recovery()"
 VERSION = "SELECT current_setting('server_version_num')::int"
 INVALID = """
-SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname NOT LIKE 'pg\\_%'
     AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid)
@@ -108,25 +110,18 @@ def _programs(subject: Subject) -> Iterator[Problem]:
 
 def _names_in_the_way(subject: Subject) -> Iterator[Problem]:
     believed, _ = ledger.done_already(ledger.open_entries(subject.connection), subject.steps)
-    there: list[tuple[str, str, str]] = []
-    for step in subject.steps:
-        if (step.revision, step.number) in believed:
-            continue
-        for kind, name in step.creates:
-            query = "SELECT to_regnamespace(%s)" if kind == "schema" else "SELECT to_regclass(%s)"
-            if one(subject, query, name) is not None:
-                there.append((kind, name, step.revision))
+    there = list(in_the_way(subject.connection, subject.steps, believed))
     if there and not subject.current:
         yield refuse(
             "revision",
-            f"there is {shortened([name for _, name, _ in there])}, and no record of the revision it stands at",
+            f"there is {shortened([str(each) for each in there])}, and no record of the revision it stands at",
             "say which: python -m alembic stamp REVISION (the storefront's is d6d022bcff3b)",
         )
         return
-    for kind, name, revision in there:
+    for each in there:
         yield refuse(
             "names",
-            f'{kind} "{name}" already exists, and {revision} wants to create it',
+            f'{each.kind} "{each}" already exists, and {each.revision} wants to create it',
             "rename it, or drop it if nobody needs it",
         )
 
@@ -151,9 +146,9 @@ def _drift(subject: Subject) -> Iterator[Problem]:
 
 
 def _indexes(subject: Subject) -> Iterator[Problem]:
-    ours = {step.built_index for step in subject.steps}
-    for name in names(subject, INVALID):
-        if name not in ours:
+    ours = {each for step in subject.steps for each in left_by(subject.connection, step)}
+    for schema, index, name in subject.connection.execute(INVALID.encode()).fetchall():
+        if (schema, index) not in ours:
             yield warn(
                 "indexes",
                 f"index {name} is INVALID",

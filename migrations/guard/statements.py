@@ -37,24 +37,15 @@ RUNNING = re.compile(r"-- Running (?:upgrade|downgrade) (.*?) -> (.*)")
 VERSIONS_FILE = re.compile(r"versions[/\\][^/\\]+\.py$")
 COMMENT = re.compile(r"\s*(--[^\n]*(\n|$)|/\*.*?\*/)", re.DOTALL)
 NAME = r'(?:"[^"]+"|[\w$]+)'
-CREATED = re.compile(
-    rf"CREATE (?:UNLOGGED )?(TABLE|SCHEMA|SEQUENCE|TYPE|(?:MATERIALIZED )?VIEW)"
-    rf" (IF NOT EXISTS )?({NAME}(?:\.{NAME})?)",
-    re.IGNORECASE,
-)
 PLAIN_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX ", re.IGNORECASE)
 CONCURRENT = re.compile(
     r"(CREATE\s+(UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY\b|REINDEX\b.*\bCONCURRENTLY\b",
     re.IGNORECASE | re.DOTALL,
 )
-INDEX = re.compile(
-    rf"CREATE (?:UNIQUE )?INDEX CONCURRENTLY (?:IF NOT EXISTS )?({NAME}) ON (?:ONLY )?(?:({NAME})\.)?{NAME}",
-    re.IGNORECASE,
-)
 
 
 # Outside of a block they may still run in a transaction of their own.
-WRITES = {"INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "SELECT"}
+WRITES = {"INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "SELECT", "DO", "CALL"}
 
 
 class Kind(StrEnum):
@@ -108,20 +99,6 @@ class PlannedStep:
     @property
     def ends_revision(self) -> bool:
         return any(is_version_change(each) for each in self.statements)
-
-    @property
-    def creates(self) -> tuple[tuple[str, str], ...]:
-        """(table, schema, …; name) of what must not be there yet."""
-        found = (CREATED.match(without_comments(each)) for each in self.statements)
-        return tuple((m[1].lower(), m[3].replace('"', "")) for m in found if m and not m[2])
-
-    @property
-    def built_index(self) -> str | None:
-        """Schema and name of the index that this step builds concurrently."""
-        found = (
-            INDEX.match(without_comments(self.statements[0])) if not self.transactional else None
-        )
-        return f"{found[2] or 'public'}.{found[1]}".replace('"', "") if found else None
 
     def __str__(self) -> str:
         return f"{self.revision} {self.title}, step {self.number}"
