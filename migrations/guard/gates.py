@@ -13,13 +13,14 @@ from migrations.guard.drift import drift
 from migrations.guard.lint import LiveFacts, Override, lint
 from migrations.guard.lint.report import LintRefused, as_text, unneeded
 from migrations.guard.lint.squawk import SquawkMissing
+from migrations.guard.loss import Unjudged, losses
 from migrations.guard.plan import as_sql
 from migrations.guard.policy import Policy
 from migrations.guard.preflight import known, models, preflight
 from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
 from migrations.guard.rights import may_not
 from migrations.guard.snapshot import Snapshot
-from migrations.guard.statements import Chain, Kind, PlannedStep
+from migrations.guard.statements import CannotRender, Chain, Kind, PlannedStep
 from migrations.guard.subject import PreflightRefused, Problem, Subject
 from migrations.guard.trail import Trail
 from migrations.guard.validate import check_indexes
@@ -66,6 +67,20 @@ def make_plan(connection: Connection, chain: Chain, trail: Trail) -> Plan:
     names = [str(step) for step in steps]
     trail.record("plan", current=current, steps=names, sql=path, resumed=resumed)
     return Plan(chain, current, steps, resumed, bare=not (row and row[0]))
+
+
+def tell_way_back(plan: Plan, trail: Trail, say: Say) -> None:
+    """Before anything is changed, what would keep this run from being taken back."""
+    try:
+        back = plan.chain.downgrade(plan.heads, plan.current[0] if plan.current else "base")
+    except CannotRender as fault:
+        reasons = [str(fault)]
+    else:
+        going = [loss for step in back for each in step.statements for loss in losses(each)]
+        reasons = [str(each) for each in going if isinstance(each, Unjudged)]
+    for reason in dict.fromkeys(reasons):
+        trail.record("no_way_back", reason=reason)
+        say(f"warning: should it be found bad, this run could not be taken back: {reason}")
 
 
 def _plan_file(trail: Trail) -> Path:

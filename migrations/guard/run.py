@@ -10,22 +10,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-import psycopg
 from psycopg import Connection
 
-from migrations.faults import CannotReach, MigrationFault
-from migrations.guard import compare, pending, restore, snapshot, verdict
+from migrations.faults import MigrationFault
+from migrations.guard import compare, endings, pending, restore, snapshot, verdict
 from migrations.guard.apply import Applier, StepFailed, TableBusy
 from migrations.guard.backup import backup, default_folder, list_backups, pin, server_of, unpin
+from migrations.guard.endings import ConnectionLost, Phase, Where
 from migrations.guard.exits import ExitCode
-from migrations.guard.gates import Plan, make_plan, pass_lint, pass_preflight, pass_rehearsal
+from migrations.guard.gates import (
+    Plan,
+    make_plan,
+    pass_lint,
+    pass_preflight,
+    pass_rehearsal,
+    tell_way_back,
+)
 from migrations.guard.lint import Override
+from migrations.guard.made_roles import drop_left_roles, drop_new_roles, roles
 from migrations.guard.manifest import Backup, BackupFault
 from migrations.guard.pending import Pending
 from migrations.guard.policy import Policy
 from migrations.guard.progress import Say as Progress
 from migrations.guard.progress import silent
-from migrations.guard.rehearse import Rehearsal, drop_new_roles, roles
+from migrations.guard.rehearse import Rehearsal
 from migrations.guard.scratch import copy_maker
 from migrations.guard.snapshot import NOTHING_KNOWN, Known
 from migrations.guard.statements import Chain, PlannedStep
@@ -38,9 +46,6 @@ from migrations.run_lock import connect, run_lock
 
 PINNED_FOR = "until the migration it was made for has passed its validation"
 LOCK_WAIT_SECONDS = 60.0
-CUT_SHORT = (
-    "the schema is this release's and was found good, what follows it was cut short: run again"
-)
 WITHOUT_DRY_RUN: dict[pending.State, str] = {
     "changing": "a run without --dry-run goes on and validates it",
     "undoing": "it was found bad, a run without --dry-run goes on with its undo",
@@ -52,12 +57,6 @@ class FailedAndUndone(MigrationFault):
     """The database is as it was before the run."""
 
     exit_code = ExitCode.FAILED_UNDONE
-
-
-class ConnectionLost(MigrationFault):
-    """What was committed stands, what was not is undone; the ledger knows which."""
-
-    exit_code = ExitCode.FAILED_RESUMABLE
 
 
 def _nothing(connection: Connection) -> None:
@@ -117,8 +116,8 @@ class Run:
         self._trail = trail
         self._show = show
         self._seconds: dict[str, float] = {}
-        self._applying = False
-        self._good = False
+        self._phase: Phase = "before"
+        self._stage_now = "lock"
 
     def go(self) -> Result:
         """Raises MigrationFault; whatever ends the run is in the trail."""
@@ -126,29 +125,23 @@ class Run:
         try:
             with self._locked() as connection:
                 result = self._guarded(connection)
-        except (psycopg.OperationalError, CannotReach) as error:
-            if isinstance(error, CannotReach) and not self._applying:
-                self._trail.record("run_ended", exit=error.exit_code, reason=str(error))
+        except endings.FORESEEN as error:
+            fault = endings.fault_of(error, Where(self._url, self._stage_now, self._phase))
+            self._tell_end(fault.exit_code, str(fault))
+            if fault is error:
                 raise
-            lost = self._lost(" ".join(str(error).split()))
-            self._trail.record("run_ended", exit=lost.exit_code, reason=str(lost))
-            raise lost from error
-        except MigrationFault as fault:
-            self._trail.record("run_ended", exit=fault.exit_code, reason=str(fault))
-            raise
+            raise fault from error
         except KeyboardInterrupt:
-            self._trail.record("run_ended", exit=int(ExitCode.INTERRUPTED), reason="interrupted")
+            self._tell_end(ExitCode.INTERRUPTED, "interrupted")
             raise
         self._trail.record("run_ended", exit=int(result.code), seconds=self._seconds)
         return result
 
-    def _lost(self, reason: str) -> MigrationFault:
-        if self._applying:
-            reason = reason.removeprefix("cannot reach the database: ")
-            return ConnectionLost(f"the database went away: {reason}; run again when it answers")
-        if self._good:
-            return CannotReach(f"the database went away: {reason}; {CUT_SHORT}")
-        return CannotReach(f"the database went away: {reason}; nothing was changed")
+    def _tell_end(self, code: int, reason: str) -> None:
+        try:
+            self._trail.record("run_ended", exit=int(code), reason=reason)
+        except OSError as error:
+            self._show.say(f"the audit trail does not tell of this end: {error}")
 
     @contextmanager
     def _locked(self) -> Iterator[Connection]:
@@ -166,8 +159,8 @@ class Run:
         with self._stage("plan"):
             plan = make_plan(connection, Chain(self._options.more_versions), self._trail)
             earlier = self._unfinished(connection, plan)
-        if earlier is not None and earlier.state == "undoing" and not dry_run:
-            self._undo(connection, plan, earlier)
+        if earlier is not None and not dry_run:
+            earlier = self._settled(connection, plan, earlier)
         if not plan.steps and earlier is not None and dry_run:
             # Said already: there is something to do, and no step to rehearse.
             return Result(ExitCode.DONE, seconds=self._seconds)
@@ -220,7 +213,7 @@ class Run:
 
     def _finish(self, connection: Connection) -> None:
         """What follows a schema that was found good; it may be done again."""
-        self._applying, self._good = False, True
+        self._phase = "after"
         with self._stage("after"):
             connection.execute("RESET ALL")
             self._options.after(connection)
@@ -237,8 +230,11 @@ class Run:
             subject = Subject(connection, plan.chain, plan.current, plan.steps, folder, plan.bare)
             subject = replace(subject, scratch_url=copy_maker(self._url))
             warnings = pass_preflight(subject, trail, say)
+            if not plan.bare:
+                tell_way_back(plan, trail, say)
         with self._stage("lint"):
             pass_lint(connection, plan.steps, options.allowed, options.policy, trail)
+        drop_left_roles(connection, copy_maker(self._url) or self._url, trail)
         before = roles(connection)
         if plan.bare and not _has_tools(connection):
             trail.record("no_backup", reason="there is no table yet, so nothing that could be lost")
@@ -270,6 +266,7 @@ class Run:
 
     def _rehearse(self, plan: Plan, made: Backup) -> Rehearsal:
         trail, show, started = self._trail, self._show, time.monotonic()
+        self._stage_now = "restore test"
         trail.record("stage_started", stage="restore test")
         maker = copy_maker(self._url) or self._url
         with restore.proven(made, maker, trail=trail, progress=show.progress) as copy:
@@ -293,26 +290,46 @@ class Run:
             with self._stage("validate"):
                 differences = verdict.validate(case)
             reason = verdict.reason_of(differences)
-            if reason and not verdict.accepted(case, reason, self._options.allowed):
+            if reason and not verdict.accepted(case, differences, self._options.allowed):
                 self._take_back(case, reason)
             pending.end(connection, begun, "good")
         return differences
 
-    def _undo(self, connection: Connection, plan: Plan, earlier: Pending) -> None:
-        """Go on with an undo that was cut short."""
+    def _settled(self, connection: Connection, plan: Plan, earlier: Pending) -> Pending:
+        """Go on with an undo that was cut short; put nothing on top of what was found wrong, unless it is accepted."""
+        allowed = self._options.allowed
+        if earlier.state == "changing":
+            return earlier
         with self._judging(connection, plan, earlier) as case:
-            self._take_back(case, earlier.reason)
+            if earlier.state == "undoing":
+                if plan.steps or not verdict.names_run(case, allowed):
+                    self._take_back(case, earlier.reason)
+                earlier = pending.mark(connection, earlier, "changing", earlier.reason)
+            elif plan.steps:
+                with self._stage("look at what was kept"):
+                    found = verdict.of_what_stands(case)
+                reason = verdict.reason_of(found)
+                if reason and not verdict.accepted(case, found, allowed):
+                    self._take_back(case, reason)
+        self._phase = "before"
+        return earlier
 
     def _take_back(self, case: Judged, reason: str) -> NoReturn:
+        accept = f"to accept it, --allow validation='{case.pending.run}: WHY'"
         if case.pending.state == "kept":
-            raise ValidationFailed(reason, "an earlier run kept everything, and so does this one")
+            end = "an earlier run kept everything, and so does this one"
+            raise ValidationFailed(reason, f"{end}; repair it, or {accept}")
         with self._stage("undo"):
-            end = verdict.take_back(case, reason)
+            try:
+                end = verdict.take_back(case, reason)
+            except verdict.CUT_SHORT as fault:
+                end = f"taking it back has not come to its end: {fault}; run again to go on with it"
+                raise ValidationFailed(reason, f"{end}, or {accept}") from fault
         raise ValidationFailed(reason, end)
 
     @contextmanager
     def _judging(self, connection: Connection, plan: Plan, begun: Pending) -> Iterator[Judged]:
-        self._applying = True
+        self._phase = "changing"
         watcher = Watcher(self._url, self._show.working)
         try:
             policy, say = self._options.policy, self._show.say
@@ -340,6 +357,7 @@ class Run:
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         started = time.monotonic()
+        self._stage_now = name
         self._trail.record("stage_started", stage=name)
         yield
         self._ended(name, started)

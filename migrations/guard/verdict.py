@@ -7,7 +7,7 @@ from psycopg import Connection
 
 from migrations.faults import MigrationFault
 from migrations.guard import compare, ledger, pending, snapshot
-from migrations.guard.apply import Applier
+from migrations.guard.apply import Applier, LimitsNotInForce, StepFailed, TableBusy
 from migrations.guard.compare import Difference, Expected, Severity
 from migrations.guard.declared import expected
 from migrations.guard.drift import drift
@@ -23,6 +23,8 @@ from migrations.run_lock import connect
 # `--allow validation=REASON` accepts what the validation found.
 RULE = "validation"
 SHOWN = 5
+# The next run goes on with an undo that one of these ended.
+CUT_SHORT = (TableBusy, StepFailed, LimitsNotInForce)
 
 
 class ValidationFailed(MigrationFault):
@@ -58,14 +60,32 @@ def reason_of(found: Sequence[Difference]) -> str:
     return "; ".join(told[:SHOWN] + more)
 
 
-def accepted(case: Judged, reason: str, allowed: Sequence[Override]) -> bool:
-    """Whether somebody said, by name and with a reason, that what was found may be."""
+def of_what_stands(case: Judged) -> list[Difference]:
+    """The same, of the part of the way that an earlier run went, before this release's further steps."""
+    to_come = {step.revision for step in case.plan.steps}
+    whole = case.plan.chain.upgrade(case.pending.start)
+    gone = [step for step in whole if step.revision not in to_come]
+    return _differences(case, expected(gone, case.plan.current))
+
+
+def accepted(case: Judged, found: Sequence[Difference], allowed: Sequence[Override]) -> bool:
+    """Whether somebody said that just this may be: REASON names the run it is of, or each thing that was found."""
+    wrong = compare.faults(list(found))
     for each in allowed:
-        if each.rule == RULE:
+        if each.rule != RULE:
+            continue
+        named = all(one.name in each.reason for one in wrong)
+        if named or case.pending.run in each.reason:
+            reason = reason_of(found)
             case.applier.trail.record("validation_allowed", reason=each.reason, what=reason)
             case.applier.say(f"accepted ({each.reason}): {reason}")
             return True
+        case.applier.say(f"--allow {RULE}={each.reason} names neither the run nor what was found")
     return False
+
+
+def names_run(case: Judged, allowed: Sequence[Override]) -> bool:
+    return any(each.rule == RULE and case.pending.run in each.reason for each in allowed)
 
 
 def take_back(case: Judged, reason: str) -> str:
@@ -76,6 +96,7 @@ def take_back(case: Judged, reason: str) -> str:
     undone = undo(applier, case.plan.chain, before.start, set(before.roles))
     if undone.kept:
         end = f"nothing was taken back, because {'; '.join(undone.kept)}"
+        end += f"; to accept it, --allow {RULE}='{before.run}: WHY'"
         pending.mark(connection, marked, "kept", reason)
         return end
     meant = replace(expected((), before.start), grants_may_go=True)
