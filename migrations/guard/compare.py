@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 
 from migrations.guard import catalog
 from migrations.guard.reach import Reach
-from migrations.guard.snapshot import Snapshot, Table
+from migrations.guard.snapshot import Snapshot, Table, letting_go
 
 # xmin has 32 bits, a snapshot's ids have 64: the same number, at most one epoch back.  Below 3 nothing is a transaction.
 WRITTEN = """
@@ -102,15 +102,14 @@ def faults(found: list[Difference]) -> list[Difference]:
 def written_since(
     connection: Connection, before: Snapshot, own_transactions: set[int]
 ) -> dict[str, Written]:
-    """Who wrote what is there now.  `own_transactions`: ids from pg_current_xact_id(), as this run noted them.
-
-    Rows written inside a savepoint carry another id and count as others'; deleted rows leave no trace.
-    """
+    """Who wrote what is there now.  `own_transactions`: their ids and those of their savepoints, as this run noted
+    them; deleted rows leave no trace."""
     own = [each % 2**32 for each in own_transactions]
     found: dict[str, Written] = {}
     for table in catalog.tables(connection):
         query = sql.SQL(WRITTEN).format(table.identifier)
-        row = connection.execute(query, (own, own, before.instant)).fetchone()
+        with letting_go(connection):
+            row = connection.execute(query, (own, own, before.instant)).fetchone()
         if row is not None:
             found[table.name] = Written(row[0], row[1])
     return found

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from migrations.faults import MigrationFault
@@ -36,11 +36,13 @@ CREATE UNIQUE INDEX IF NOT EXISTS uq_ledger_open
     ON farebox_migration.ledger (revision, step) WHERE closed_at IS NULL;
 CREATE TABLE IF NOT EXISTS farebox_migration.transactions (
     id bigint PRIMARY KEY DEFAULT pg_current_xact_id()::text::bigint,
-    deleted jsonb NOT NULL
+    deleted jsonb NOT NULL,
+    savepoints bigint[] NOT NULL DEFAULT '{}'
 );
 -- An earlier release's tables lack these.
 ALTER TABLE farebox_migration.ledger ADD COLUMN IF NOT EXISTS created text[] NOT NULL DEFAULT '{}';
 ALTER TABLE farebox_migration.transactions ADD COLUMN IF NOT EXISTS deleted jsonb NOT NULL DEFAULT '{}';
+ALTER TABLE farebox_migration.transactions ADD COLUMN IF NOT EXISTS savepoints bigint[] NOT NULL DEFAULT '{}';
 """
 # Looked at also where nothing may be changed yet: an earlier release's ledger lacks `created`.
 OPEN = """
@@ -77,9 +79,10 @@ WHERE revision = ANY(%s) AND closed_at IS NULL
 EXISTS = "SELECT to_regclass('farebox_migration.ledger') IS NOT NULL"
 # The newest columns.
 COMPLETE = """
-SELECT count(*) = 2 FROM pg_attribute WHERE (attrelid, attname) IN (
+SELECT count(*) = 3 FROM pg_attribute WHERE (attrelid, attname) IN (
     (to_regclass('farebox_migration.ledger'), 'created'),
-    (to_regclass('farebox_migration.transactions'), 'deleted'))
+    (to_regclass('farebox_migration.transactions'), 'deleted'),
+    (to_regclass('farebox_migration.transactions'), 'savepoints'))
 """
 # A transaction that is undone takes its note along.
 # Deleted rows leave nothing behind to count; the server's own counters of this transaction know.
@@ -88,7 +91,26 @@ INSERT INTO farebox_migration.transactions (deleted)
 SELECT coalesce(jsonb_object_agg(format('%I.%I', schemaname, relname), n_tup_del), '{}')
 FROM pg_stat_xact_user_tables WHERE n_tup_del > 0 AND schemaname <> 'farebox_migration'
 """
-NOTED = "SELECT id FROM farebox_migration.transactions"
+# Rows written after a savepoint, or in a block with EXCEPTION, carry an id of their own.
+USED_SAVEPOINTS = """
+SELECT coalesce(bool_or(s.subxact_count > 0 OR s.subxact_overflowed), true)
+FROM pg_stat_get_backend_idset() b, pg_stat_get_backend_subxact(b) s
+WHERE pg_stat_get_backend_pid(b) = pg_backend_pid()
+"""
+SAVEPOINTS_TOLD_SINCE = 160_000
+WROTE = """
+SELECT schemaname, relname FROM pg_stat_xact_user_tables
+WHERE n_tup_ins + n_tup_upd > 0 AND schemaname <> 'farebox_migration'
+"""
+# Newer than this transaction, seen by it, and not committed yet: its own.
+OWN_SAVEPOINTS = """
+SELECT id FROM (SELECT DISTINCT pg_current_xact_id()::text::bigint - age(xmin) AS id FROM ONLY {} WHERE age(xmin) < 0) x
+WHERE pg_xact_status(id::text::xid8) = 'in progress'
+"""
+NOTE_SAVEPOINTS = """
+UPDATE farebox_migration.transactions SET savepoints = %s WHERE id = pg_current_xact_id()::text::bigint
+"""
+NOTED = "SELECT unnest(id || savepoints) FROM farebox_migration.transactions"
 DELETED = """
 SELECT key, sum(value::bigint)::bigint FROM farebox_migration.transactions, jsonb_each_text(deleted) GROUP BY key
 """
@@ -191,6 +213,16 @@ def close(connection: Connection, revisions: Iterable[str]) -> None:
 def note_transaction(connection: Connection) -> None:
     """The open transaction is this job's own: rows that it writes are not the application's."""
     connection.execute(NOTE)
+    if connection.info.server_version >= SAVEPOINTS_TOLD_SINCE:
+        connection.execute("SELECT pg_stat_clear_snapshot()")
+        used = connection.execute(USED_SAVEPOINTS).fetchone()
+        if used is not None and not used[0]:
+            return
+    found: set[int] = set()
+    for name in connection.execute(WROTE).fetchall():
+        query = sql.SQL(OWN_SAVEPOINTS).format(sql.Identifier(*name))
+        found |= {int(row[0]) for row in connection.execute(query)}
+    connection.execute(NOTE_SAVEPOINTS, (sorted(found),))
 
 
 def transactions(connection: Connection) -> set[int]:

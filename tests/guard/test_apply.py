@@ -1,5 +1,6 @@
 """Steps onto a real database: waits are short, failures leave nothing, a second run goes on."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from psycopg import Connection
 from sqlalchemy import create_engine, pool
 from sqlalchemy.engine import make_url
 
-from migrations.guard import ledger
+from migrations.guard import ledger, snapshot
 from migrations.guard.apply import Applier, StepFailed, TableBusy
+from migrations.guard.compare import Written, written_since
 from migrations.guard.statements import Chain, Kind
 from migrations.guard.trail import Trail, entries
 from migrations.guard.watch import Watcher
@@ -249,6 +251,36 @@ def test_an_earlier_releases_ledger_is_read_and_completed(
     assert look(REVISION) == "x01"
     assert look("SELECT count(*) FROM public.subscriptions WHERE x IS NULL") == 0
     assert ledger.deleted(job) == {}
+
+
+IN_SAVEPOINTS = """
+op.execute("UPDATE public.subscriptions SET currency = currency WHERE id::text < '8'")
+op.execute("UPDATE public.subscriptions SET currency = currency WHERE id::text >= '8'")
+with op.get_context().autocommit_block():
+    op.execute("UPDATE public.users SET email = email")
+"""
+
+
+def caught(statement: str) -> str:
+    """As a block of PL/pgSQL that goes on whatever becomes of it: PostgreSQL makes a savepoint of that."""
+    return f"DO $$ BEGIN BEGIN {statement}; EXCEPTION WHEN division_by_zero THEN NULL; END; END $$"
+
+
+def test_rows_written_after_a_savepoint_are_known_for_the_runs_own(
+    migrated: Database, on_top: Write, trail: Trail
+) -> None:
+    fill(migrated.url, 20)
+    up = re.sub(r"UPDATE [^\"]*", lambda found: caught(found[0]), IN_SAVEPOINTS)
+    with connect(migrated.url) as connection:
+        before = snapshot.take(connection)
+        with psycopg.connect(migrated.url) as somebody:
+            somebody.execute("SELECT pg_current_xact_id()")
+            watcher = Watcher(migrated.url, print)
+            Applier(connection, watcher, trail, IMPATIENT, print).apply(on_top(up).upgrade(HEAD))
+            watcher.close()
+        written = written_since(connection, before, ledger.transactions(connection))
+    assert written["public.subscriptions"] == Written(20, 0)
+    assert written["public.users"] == Written(20, 0)
 
 
 def test_a_downgrade_by_hand_makes_the_ledger_begin_anew(
