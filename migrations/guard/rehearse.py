@@ -1,6 +1,6 @@
 """The upgrade on the restored copy first: which locks each statement really took, what it rewrote, how long it took.
 
-Roles belong to the whole server: those that the rehearsal made are taken away again unless the run goes on.
+Roles belong to the whole server: those that the rehearsal made are taken away again.
 """
 
 import re
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import psycopg
 from psycopg import Connection, sql
 
 from migrations.faults import MigrationFault
 from migrations.guard.apply import Applier, StepFailed, TableBusy
+from migrations.guard.made_roles import MADE, with_oids
 from migrations.guard.policy import Policy
 from migrations.guard.statements import Kind, PlannedStep, without_comments
-from migrations.guard.trail import Trail, entries
+from migrations.guard.trail import Trail
 from migrations.guard.watch import LOCKS, Watcher
 from migrations.run_lock import connect
 
@@ -33,11 +33,8 @@ WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384
 WAITS = """
 SELECT wait_event = 'virtualxid' FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'
 """
-ROLES = "SELECT rolname FROM pg_roles"
 CREATES_ROLE = re.compile(r"\bCREATE\s+(ROLE|USER|GROUP)\b", re.IGNORECASE)
 WORD = re.compile(r"[^\W\d][\w$]*")
-# In the trail: what drop_new_roles may take away.
-ROLES_MADE = "roles_made"
 
 
 class RehearsalRefused(MigrationFault):
@@ -112,7 +109,7 @@ def rehearse(
     started = time.monotonic()
     trail.record("rehearsal_started", steps=len(steps))
     with connect(url) as connection:
-        recorder = Recorder(connection, url)
+        recorder = Recorder(connection, url, trail)
         watcher = Watcher(url, lambda text: None)
         try:
             applier = Applier(
@@ -124,8 +121,6 @@ def rehearse(
             raise RehearsalRefused(f"on the copy, {error}") from error
         finally:
             watcher.close()
-            if recorder.roles:
-                trail.record(ROLES_MADE, roles=sorted(recorder.roles))
     seconds = round(time.monotonic() - started, 3)
     rehearsal = Rehearsal(tuple(recorder.statements), seconds, frozenset(recorder.existed))
     for each in rehearsal.statements:
@@ -148,9 +143,9 @@ class Recorder:
 
     connection: Connection
     url: str
+    trail: Trail
     statements: list[Rehearsed] = field(default_factory=list)
     existed: set[str] = field(init=False)
-    roles: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._files = self._read_files()
@@ -167,7 +162,7 @@ class Recorder:
         if wrapped:
             # Its locks can be read before they are given back only inside a transaction.
             self.connection.execute("BEGIN")
-        roles_before = roles(self.connection) if CREATES_ROLE.search(statement) else None
+        roles_before = with_oids(self.connection) if CREATES_ROLE.search(statement) else None
         started = time.monotonic()
         try:
             with self._hold(step, locks) as held_ms:
@@ -179,8 +174,10 @@ class Recorder:
         ms = (time.monotonic() - started) * 1000 - held_ms[0]
         if roles_before is not None:
             # Those that came meanwhile and that the statement does not name are somebody else's.
-            named = set(WORD.findall(statement))
-            self.roles |= (roles(self.connection) - roles_before) & named
+            named = set(WORD.findall(statement)) - roles_before.keys()
+            if made := {r: o for r, o in with_oids(self.connection).items() if r in named}:
+                # Before it is committed: whoever is killed now leaves word of it.
+                self.trail.record(MADE, roles=made)
         if step.transactional or wrapped:
             locks |= self._locks()
         if wrapped:
@@ -247,27 +244,3 @@ class Recorder:
         query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*table.split(".", 1)))
         row = self.connection.execute(query).fetchone()
         return int(row[0]) if row else 0
-
-
-def roles(connection: Connection) -> set[str]:
-    return {str(row[0]) for row in connection.execute(ROLES)}
-
-
-def drop_new_roles(connection: Connection, before: set[str], trail: Trail) -> None:
-    """Those that this run's rehearsal made on the way; one that somebody uses by now stays."""
-    for role in sorted(_made_by(trail) & (roles(connection) - before)):
-        try:
-            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
-        except psycopg.Error as error:
-            trail.record("role_stays", role=role, reason=str(error))
-        else:
-            trail.record("role_dropped", role=role, reason="only the rehearsal needed it")
-
-
-def _made_by(trail: Trail) -> set[str]:
-    made: set[str] = set()
-    for entry in entries(trail.path):
-        if entry.get("run") == trail.run and entry.get("kind") == ROLES_MADE:
-            names = entry["roles"]
-            made |= set(map(str, names)) if isinstance(names, list) else set()
-    return made

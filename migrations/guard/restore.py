@@ -329,6 +329,12 @@ def _scratch(admin_url: str, database: str) -> Iterator[None]:
                 properties.drop(admin, database)
 
 
+def sweep_copies(admin_url: str) -> None:
+    """Drop the scratch databases of killed runs.  Raises BackupFault."""
+    with connect(admin_url) as admin, _in_our_words("no scratch database"):
+        properties.sweep(admin, SCRATCHES)
+
+
 @contextmanager
 def _dropped_on_failure(admin: Connection, database: str) -> Iterator[None]:
     try:

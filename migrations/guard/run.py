@@ -260,8 +260,9 @@ class Run:
             if not passed:
                 # The live database was not touched: nothing depends on this backup.
                 unpin(made)
-                if not connection.closed:
-                    drop_new_roles(connection, before, trail)
+            if not connection.closed:
+                # Also when the run goes on: its own CREATE ROLE would find them in its way.
+                drop_new_roles(connection, before, trail)
         return Prepared(warnings, before, made, rehearsal)
 
     def _rehearse(self, plan: Plan, made: Backup) -> Rehearsal:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 from psycopg import Connection
 
+from migrations.guard.made_roles import drop_left_roles, drop_new_roles, roles
 from migrations.guard.policy import Policy
-from migrations.guard.rehearse import Rehearsal, RehearsalRefused, drop_new_roles, rehearse, roles
+from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
 from migrations.guard.statements import PlannedStep
 from migrations.guard.trail import Trail
 from tests.conftest import Database
@@ -106,3 +107,20 @@ def test_roles_that_the_rehearsal_made_go_and_nobody_elses(
     job.execute(f"CREATE ROLE {role}".encode())
     drop_new_roles(job, before, Trail(trail.folder))
     assert role in roles(job)
+
+
+def test_roles_of_a_killed_rehearsal_are_taken_away_before_the_next(
+    database: Database, on_top: Write, trail: Trail, job: Connection, role: str
+) -> None:
+    trail.record("run_started", url=database.url)
+    of(database, on_top(f'op.execute("CREATE ROLE {role}")').upgrade(HEAD), trail)
+    other, again = Trail(trail.folder), Trail(trail.folder)
+    other.record("run_started", url=database.url + "_other")
+    drop_left_roles(job, database.url, other)
+    assert role in roles(job)
+    again.record("run_started", url=database.url)
+    drop_left_roles(job, database.url, again)
+    assert role not in roles(job)
+    job.execute(f"CREATE ROLE {role}".encode())
+    drop_left_roles(job, database.url, again)
+    assert role in roles(job), "somebody's own by now"

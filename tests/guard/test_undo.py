@@ -9,7 +9,7 @@ import pytest
 
 from migrations.guard.apply import Applier, TableBusy
 from migrations.guard.loss import Table
-from migrations.guard.rehearse import roles
+from migrations.guard.made_roles import roles
 from migrations.guard.statements import Chain
 from migrations.guard.trail import Trail
 from migrations.guard.tripwires import Tripwire, put_up
