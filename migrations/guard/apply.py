@@ -20,7 +20,7 @@ from migrations.guard.leftovers import left_by
 from migrations.guard.policy import Limits, Policy
 from migrations.guard.statements import Kind, PlannedStep, is_version_change, without_comments
 from migrations.guard.trail import Trail
-from migrations.guard.watch import Blocker, Seen, Watcher
+from migrations.guard.watch import Seen, Watcher
 
 # Nothing was changed and the next attempt may do: lock_timeout, deadlock, serialization.
 BUSY = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
@@ -55,10 +55,17 @@ class TableBusy(MigrationFault):
 
     exit_code = 4
 
-    def __init__(self, step: PlannedStep, attempts: int, blockers: Sequence[Blocker]) -> None:
-        who = "; ".join(map(str, blockers)) or "nobody that is still there"
-        super().__init__(f"{step}: no lock in {attempts} attempts; in the way: {who}")
-        self.blockers = tuple(blockers)
+    def __init__(self, step: PlannedStep, attempts: int, seen: Seen) -> None:
+        who = "; ".join(map(str, seen.blockers))
+        tried = f"{attempts} attempts"
+        if not seen.stalled_seconds:
+            said = f"no lock in {tried}; in the way: {who or 'nobody that is still there'}"
+        elif who:
+            said = f"cancelled in {tried}, as {_behind(seen)}; in the way: {who}"
+        else:
+            said = f"cancelled in {tried}, as {_behind(seen)}: split it, or choose a quieter time"
+        super().__init__(f"{step}: {said}")
+        self.blockers = seen.blockers
 
 
 class StepFailed(MigrationFault):
@@ -121,7 +128,7 @@ class Applier:
             seen = Seen()
             try:
                 self._attempt(step, entry, seen)
-            except BUSY as error:
+            except (*BUSY, errors.QueryCanceled) as error:
                 self._busy(step, attempt, error, seen)
             else:
                 took_ms = round((time.monotonic() - started) * 1000, 1)
@@ -135,10 +142,11 @@ class Applier:
                 self._transaction(step, seen)
             else:
                 self._alone(step, entry, seen)
-        except BUSY:
-            self._clean(step)
-            raise
         except psycopg.Error as error:
+            relieved = bool(seen.stalled_seconds) and isinstance(error, errors.QueryCanceled)
+            if isinstance(error, BUSY) or relieved:
+                self._clean(step)
+                raise
             reason = " ".join(str(error).split())
             self.trail.record("step_failed", step=str(step), sqlstate=error.sqlstate, reason=reason)
             self._take_leftovers(step)
@@ -155,6 +163,8 @@ class Applier:
 
     def _busy(self, step: PlannedStep, attempt: int, error: psycopg.Error, seen: Seen) -> None:
         reason = " ".join(str(error.diag.message_primary or error).split())
+        if seen.stalled_seconds:
+            reason = f"cancelled: {_behind(seen)}"
         who = "; ".join(map(str, seen.blockers))
         last = attempt == self.policy.attempts
         pause = 0.0 if last else self.policy.pause_seconds(attempt, self.chance)
@@ -163,7 +173,7 @@ class Applier:
         )
         if last:
             self._take_leftovers(step)
-            raise TableBusy(step, attempt, seen.blockers) from error
+            raise TableBusy(step, attempt, seen) from error
         self.say(
             f"{step}: {reason}; attempt {attempt} of {self.policy.attempts}"
             + (f"; in the way: {who}" if who else "")
@@ -173,9 +183,9 @@ class Applier:
 
     def _transaction(self, step: PlannedStep, seen: Seen) -> None:
         before = _names(self.connection, RELATIONS)
-        with self.connection.transaction():
+        with self._watched(step, seen), self.connection.transaction():
+            limits = self.policy.limits(step.kind)
             for statement in step.statements:
-                limits = self.policy.limits(step.kind)
                 self._set(limits, local=True)
                 self._execute(step, statement, seen)
             ledger.note_transaction(self.connection)
@@ -190,7 +200,7 @@ class Applier:
         self._clean(step)
         if step.writes:
             # With its row in the ledger, else a run that is killed in between would write twice.
-            with self.connection.transaction():
+            with self._watched(step, seen), self.connection.transaction():
                 self._execute(step, step.statements[0], seen)
                 ledger.note_transaction(self.connection)
                 ledger.finish(self.connection, self.trail.run, step)
@@ -199,7 +209,8 @@ class Applier:
             self._batches(step, seen)
         else:
             try:
-                self._execute(step, step.statements[0], seen)
+                with self._watched(step, seen):
+                    self._execute(step, step.statements[0], seen)
             except DONE_BEFORE as error:
                 if not resumed:
                     raise
@@ -211,7 +222,7 @@ class Applier:
         total = 0
         while True:
             started = time.monotonic()
-            with self.connection.transaction():
+            with self._watched(step, seen), self.connection.transaction():
                 rows = self._execute(step, step.statements[0], seen)
                 ledger.count(self.connection, step, rows)
                 ledger.note_transaction(self.connection)
@@ -221,18 +232,20 @@ class Applier:
             self.say(f"{step}: {total} rows")
             self.sleep((time.monotonic() - started) * self.policy.batch_pause_share)
 
+    def _watched(self, step: PlannedStep, seen: Seen) -> AbstractContextManager[None]:
+        """To the end of the transaction: what waits behind it, waits until then."""
+        pid, limits = self.connection.info.backend_pid, self.policy.limits(step.kind)
+        return self.watcher.during(pid, seen, limits.stall_ms)
+
     def _execute(self, step: PlannedStep, statement: str, seen: Seen) -> int:
         shown = " ".join(without_comments(statement).split())[:SHOWN]
         self.trail.note("statement", sql=shown)
-        started = time.monotonic()
-        with self.watcher.during(self.connection.info.backend_pid) as now:
-            try:
-                with self.around(step, statement):
-                    rows = self.connection.execute(statement.encode()).rowcount
-            finally:
-                seen.blockers = now.blockers or seen.blockers
+        started, waited = time.monotonic(), seen.waited_seconds
+        with self.around(step, statement):
+            rows = self.connection.execute(statement.encode()).rowcount
         took_ms = round((time.monotonic() - started) * 1000, 1)
-        self.trail.note("statement_done", ms=took_ms, rows=rows, waited_s=now.waited_seconds)
+        waited = round(seen.waited_seconds - waited, 2)
+        self.trail.note("statement_done", ms=took_ms, rows=rows, waited_s=waited)
         if is_version_change(statement) and rows != 1:
             raise errors.DataError(f"another revision stands in the database: {shown}")
         return max(rows, 0)
@@ -257,6 +270,10 @@ class Applier:
             self._set(self.policy.limits(Kind.INDEX), local=False)
             drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
             self.connection.execute(drop.format(sql.Identifier(*name)))
+
+
+def _behind(seen: Seen) -> str:
+    return f"others had waited {seen.stalled_seconds:.1f} s behind it"
 
 
 def _names(connection: Connection, query: str) -> set[str]:

@@ -8,10 +8,12 @@ from migrations.guard.statements import Kind
 
 @dataclass(frozen=True)
 class Limits:
-    """Both in force for one statement, read back before it runs."""
+    """The timeouts are in force for one statement, read back before it runs; `stall_ms` is what somebody may wait
+    behind its whole transaction before it is cancelled, None where nobody queues behind."""
 
     lock_timeout_ms: int
     statement_timeout_ms: int
+    stall_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class Policy:
 
     stall_lock_timeout_ms: int = 1_000
     stall_statement_timeout_ms: int = 15_000
+    # A lock_timeout counts for each lock anew: several waits, and the work after them, add up for those behind.
+    stall_limit_ms: int = 1_000
     batch_lock_timeout_ms: int = 3_000
     batch_statement_timeout_ms: int = 30_000
+    batch_stall_limit_ms: int = 3_000
     patient_lock_timeout_ms: int = 120_000
     # An index on a large table takes its time and stops nobody.
     patient_statement_timeout_ms: int = 6 * 3_600_000
@@ -39,9 +44,15 @@ class Policy:
     def limits(self, kind: Kind) -> Limits:
         match kind:
             case Kind.TRANSACTION | Kind.OTHER:
-                return Limits(self.stall_lock_timeout_ms, self.stall_statement_timeout_ms)
+                return Limits(
+                    self.stall_lock_timeout_ms, self.stall_statement_timeout_ms, self.stall_limit_ms
+                )
             case Kind.BACKFILL:
-                return Limits(self.batch_lock_timeout_ms, self.batch_statement_timeout_ms)
+                return Limits(
+                    self.batch_lock_timeout_ms,
+                    self.batch_statement_timeout_ms,
+                    self.batch_stall_limit_ms,
+                )
             case Kind.INDEX | Kind.VALIDATION:
                 return Limits(self.patient_lock_timeout_ms, self.patient_statement_timeout_ms)
 

@@ -1,4 +1,7 @@
-"""A second connection that looks at the first while it works: who blocks it, which locks it holds, how far it is."""
+"""A second connection that looks at the first while it works: who blocks it, which locks it holds, how far it is.
+
+And who waits behind it: for longer than the limit, and its statement is cancelled.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +29,14 @@ WHERE l.pid = %s AND l.locktype = 'relation' AND l.granted AND c.relkind IN ('r'
     AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema', 'farebox_migration')
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+# pg_blocking_pids() is dear: asked only for those who wait too long.
+STALLED = """
+WITH waiting AS MATERIALIZED (
+    SELECT pid, extract(epoch FROM clock_timestamp() - waitstart)::float AS seconds FROM pg_locks
+    WHERE NOT granted AND pid <> %(pid)s AND waitstart < clock_timestamp() - make_interval(secs => %(limit)s)
+)
+SELECT seconds, pg_cancel_backend(%(pid)s) FROM waiting WHERE %(pid)s = ANY (pg_blocking_pids(pid)) LIMIT 1
+"""
 PROGRESS = """
 SELECT format('%%s: %%s of %%s blocks, %%s of %%s lockers', phase, blocks_done, blocks_total, lockers_done, lockers_total)
 FROM pg_stat_progress_create_index WHERE pid = %s
@@ -50,10 +61,14 @@ class Blocker:
 
 @dataclass
 class Seen:
-    """What was seen during one statement; the last blockers, every lock."""
+    """What was seen during one attempt; the last blockers, every lock.
+
+    `stalled_seconds`: how long others had waited behind it when it was cancelled for that.
+    """
 
     blockers: tuple[Blocker, ...] = ()
     waited_seconds: float = 0.0
+    stalled_seconds: float = 0.0
     locks: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -68,22 +83,32 @@ class Watcher:
         self._connection.close()
 
     @contextmanager
-    def during(self, pid: int) -> Iterator[Seen]:
-        seen, stop = Seen(), threading.Event()
-        thread = threading.Thread(target=self._look, args=(pid, seen, stop), daemon=True)
+    def during(self, pid: int, seen: Seen, stall_ms: int | None) -> Iterator[None]:
+        """Fills `seen`, and cancels what `pid` does once somebody has waited `stall_ms` behind it."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._look, args=(pid, seen, stall_ms, stop), daemon=True)
         thread.start()
         try:
-            yield seen
+            yield
         finally:
+            # No cancel comes after this: the statement that follows is another one.
             stop.set()
             thread.join()
 
-    def _look(self, pid: int, seen: Seen, stop: threading.Event) -> None:
+    def _look(self, pid: int, seen: Seen, stall_ms: int | None, stop: threading.Event) -> None:
         while not stop.wait(LOOK_EVERY_SECONDS):
             try:
+                if stall_ms is not None:
+                    self._relieve(pid, seen, stall_ms)
                 self._once(pid, seen)
-            except psycopg.OperationalError:
+            except psycopg.Error:
                 return
+
+    def _relieve(self, pid: int, seen: Seen, stall_ms: int) -> None:
+        given = {"pid": pid, "limit": stall_ms / 1000}
+        row = self._connection.execute(STALLED, given).fetchone()
+        if row is not None:
+            seen.stalled_seconds = max(seen.stalled_seconds, float(row[0]))
 
     def _once(self, pid: int, seen: Seen) -> None:
         found = tuple(Blocker(*row) for row in self._connection.execute(BLOCKERS, (pid,)))
