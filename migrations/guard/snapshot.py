@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import Connection, sql
 from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
 from pydantic import BaseModel, ConfigDict
 
 from migrations.guard import catalog
@@ -16,6 +18,8 @@ from migrations.guard.progress import Say, silent
 
 # Any order of rows gives the same sum; 64 bits of hash over key and value see a cent that changed its row.
 CHECKSUM = "sum(hashtextextended(ROW({})::text, 0)::numeric)::text"
+# PostgreSQL's own limit is 1,664 columns of a result.
+LONGEST_LIST = 1_000
 TABLE_BYTES = """
 SELECT oid, coalesce(pg_relation_size(oid), 0) FROM pg_class WHERE relkind = 'r' AND relpersistence <> 't'
 """
@@ -132,18 +136,24 @@ def take(
                 known=known,
             )
     prepare(connection)
+    # What defines them first: of a table that was dropped meanwhile PostgreSQL can write out nothing.
+    with letting_go(connection):
+        tables, constraints = catalog.tables(connection), catalog.constraints(connection)
+        indexes = connection.execute(catalog.INDEXES).fetchall()
+        grants = connection.execute(catalog.GRANTS).fetchall()
+        objects = connection.execute(catalog.OBJECTS).fetchall()
     now = str(one(connection, "SELECT pg_current_snapshot()::text"))
     return Snapshot(
         instant=known.before.instant or now,
         revision=revision(connection),
-        tables=dict(_tables(connection, contents, progress, known)),
-        constraints=dict(_constraints(connection, known if violations else None)),
+        tables=dict(_tables(connection, tables, contents, (progress, known))),
+        constraints=dict(_constraints(connection, constraints, known if violations else None)),
         indexes={
             name: Index(table=table, definition=definition, valid=valid)
-            for name, table, definition, valid in connection.execute(catalog.INDEXES).fetchall()
+            for name, table, definition, valid in indexes
         },
-        grants={name: tuple(each) for name, each in connection.execute(catalog.GRANTS).fetchall()},
-        objects=dict(connection.execute(catalog.OBJECTS).fetchall()),
+        grants={name: tuple(each) for name, each in grants},
+        objects=dict(objects),
     )
 
 
@@ -156,6 +166,14 @@ def one_instant(connection: Connection) -> Iterator[None]:
         yield
     finally:
         connection.rollback()
+
+
+@contextmanager
+def letting_go(connection: Connection) -> Iterator[None]:
+    """What is locked in here is free again afterwards: thousands of tables fill the server's table of locks, and
+    somebody's schema change waits for one of them only as long as it is read.  The instant stays."""
+    with connection.transaction(force_rollback=True):
+        yield
 
 
 def prepare(connection: Connection) -> None:
@@ -177,10 +195,13 @@ def one(connection: Connection, query: str | sql.Composed) -> object:
 
 
 def _tables(
-    connection: Connection, contents: bool, progress: Say, known: Known
+    connection: Connection,
+    tables: Sequence[catalog.Table],
+    contents: bool,
+    how: tuple[Say, Known],
 ) -> Iterator[tuple[str, Table]]:
     """The bar moves with the bytes of the tables that are read."""
-    tables = catalog.tables(connection)
+    progress, known = how
     sizes = dict[int, int]()
     if progress is not silent:
         # Never on a live database: it waits behind somebody's schema change.
@@ -189,15 +210,15 @@ def _tables(
     expected = sum(sizes.get(each.oid, 0) for each in tables)
     for table in tables:
         progress(what, read, expected)
-        yield (
-            table.name,
-            known.table(table.name, table.columns) or _table(connection, table, contents),
-        )
+        found = known.table(table.name, table.columns) or _table(connection, table, contents)
+        if found is not None:
+            yield table.name, found
         read += sizes.get(table.oid, 0)
     progress(what, expected, expected)
 
 
-def _table(connection: Connection, table: catalog.Table, contents: bool) -> Table:
+def _table(connection: Connection, table: catalog.Table, contents: bool) -> Table | None:
+    """None if somebody dropped it meanwhile."""
     wanted: list[sql.Composable] = [sql.SQL("count(*)")]
     for column in table.money:
         name = sql.Identifier(column)
@@ -206,9 +227,9 @@ def _table(connection: Connection, table: catalog.Table, contents: bool) -> Tabl
         wanted += [summed.format(name), sql.SQL(CHECKSUM).format(key)]
     if contents:
         wanted.append(sql.SQL(CHECKSUM).format(columns_of(table.columns)))
-    query = sql.SQL("SELECT {} FROM ONLY {}")
-    row = connection.execute(query.format(sql.SQL(", ").join(wanted), table.identifier)).fetchone()
-    assert row is not None, "an aggregate has one row"
+    row = _values(connection, wanted, sql.SQL("ONLY {}").format(table.identifier))
+    if row is None:
+        return None
     sums = iter(row[1 : 1 + 2 * len(table.money)])
     return Table(
         rows=row[0],
@@ -218,13 +239,32 @@ def _table(connection: Connection, table: catalog.Table, contents: bool) -> Tabl
     )
 
 
+def _values(
+    connection: Connection, wanted: Sequence[sql.Composable], place: sql.Composable
+) -> TupleRow | None:
+    """One aggregate for each that is wanted; None if the table is gone."""
+    found: TupleRow = ()
+    for start in range(0, len(wanted), LONGEST_LIST):
+        listed = sql.SQL(", ").join(wanted[start : start + LONGEST_LIST])
+        try:
+            with letting_go(connection):
+                row = connection.execute(
+                    sql.SQL("SELECT {} FROM {}").format(listed, place)
+                ).fetchone()
+        except psycopg.errors.UndefinedTable:
+            return None
+        found += row or ()
+    return found
+
+
 def columns_of(names: dict[str, str]) -> sql.Composed:
     """In the order of their names: a dump may bring columns back in another order than a table grew."""
     return sql.SQL(", ").join(map(sql.Identifier, sorted(names)))
 
 
-def _constraints(connection: Connection, known: Known | None) -> Iterator[tuple[str, Constraint]]:
-    found = catalog.constraints(connection)
+def _constraints(
+    connection: Connection, found: Sequence[catalog.Constraint], known: Known | None
+) -> Iterator[tuple[str, Constraint]]:
     counted = _counts(connection, found, known) if known is not None else {}
     for each in found:
         name = f"{each.table}.{each.name}"
@@ -252,11 +292,12 @@ def _counts(
             counted[name] = before
         elif condition := each.broken_by_row():
             by_row.setdefault(each.table, []).append((each, condition))
-        elif (query := each.violations()) and (row := connection.execute(query).fetchone()):
-            counted[name] = row[0]
+        elif query := each.violations():
+            row = _values(connection, [sql.SQL("n")], sql.SQL("({}) v(n)").format(query))
+            counted |= {name: row[0]} if row else {}
     for table, pairs in by_row.items():
-        counts = (sql.SQL("count(*) FILTER (WHERE {})").format(broken) for _, broken in pairs)
-        query = sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(counts), pairs[0][0].place)
-        row = connection.execute(query).fetchone()
-        counted |= {f"{table}.{c.name}": n for (c, _), n in zip(pairs, row or (), strict=True)}
+        counts = [sql.SQL("count(*) FILTER (WHERE {})").format(broken) for _, broken in pairs]
+        row = _values(connection, counts, sql.SQL("{} c").format(pairs[0][0].place))
+        if row is not None:
+            counted |= {f"{table}.{c.name}": n for (c, _), n in zip(pairs, row, strict=True)}
     return counted

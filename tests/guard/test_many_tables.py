@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-from migrations.guard import validate
+from migrations.guard import compare, snapshot, validate
 from migrations.guard.drift import drift
 from migrations.run_lock import connect
 from tests.conftest import Database
@@ -66,3 +67,43 @@ def test_of_a_batch_the_damaged_index_alone_is_named(crowd: Connection) -> None:
         crowd.execute(each.encode())
     _, damaged = validate.check_indexes(crowd)
     assert [each.name for each in damaged] == ["public.odd"]
+
+
+def test_a_snapshot_holds_no_more_locks_than_the_table_it_reads(
+    crowd: Connection, database: Database
+) -> None:
+    seen = list[int]()
+    with connect(database.url) as watch:
+
+        def look(what: str, done: int, expected: int) -> None:
+            [held] = watch.execute(LOCKS, (crowd.info.backend_pid,)).fetchone() or (None,)
+            seen.append(held)
+
+        with snapshot.one_instant(crowd):
+            before = snapshot.take(crowd, progress=look)
+            compare.written_since(crowd, before, set())
+            look("the end", 0, 0)
+    assert len(seen) > MANY
+    # What PostgreSQL 18 looks into for the definitions of its catalog, and no table of ours.
+    assert max(seen) < MANY / 2
+
+
+def test_a_table_that_somebody_drops_while_others_are_read_is_left_out(
+    crowd: Connection, database: Database
+) -> None:
+    with psycopg.connect(database.url, autocommit=True) as other:
+
+        def drop(what: str, done: int, expected: int) -> None:
+            other.execute("DROP TABLE IF EXISTS public.t59")
+
+        taken = snapshot.take(crowd, progress=drop)
+    assert "public.t58" in taken.tables
+    assert "public.t59" not in taken.tables
+
+
+def test_a_table_of_money_alone_is_read(crowd: Connection) -> None:
+    columns = ", ".join(f"c{n}_minor bigint NOT NULL DEFAULT {n}" for n in range(900))
+    crowd.execute(f"CREATE TABLE public.wide (id int PRIMARY KEY, {columns})".encode())
+    crowd.execute("INSERT INTO public.wide (id) VALUES (1), (2)")
+    money = snapshot.take(crowd).tables["public.wide"].money
+    assert [money[f"c{n}_minor"].total for n in (0, 499, 500, 899)] == ["0", "998", "1000", "1798"]
