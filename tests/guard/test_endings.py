@@ -86,8 +86,14 @@ def test_what_nobody_foresaw_is_told_as_what_it_is(
 
 
 def test_a_run_that_ends_after_its_change_says_what_stands(
-    database: Database, applier: Applier, on_top: Write, go: Go, trail: Trail
+    database: Database,
+    applier: Applier,
+    on_top: Write,
+    go: Go,
+    trail: Trail,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(snapshot.SETTINGS, "lock_timeout", "500ms")
     begun(applier, on_top("pass"), "changing")
     with psycopg.connect(database.url, application_name="vacuum") as holder:
         holder.execute("CREATE TABLE public.unrelated (id int)")
@@ -122,7 +128,8 @@ def test_a_way_back_that_cannot_be_written_is_said_first_and_is_no_dead_end(
 ) -> None:
     chain = on_top("pass", IRREVERSIBLE)
     tell_way_back(Plan(chain, HEAD, chain.upgrade(HEAD), False, False), trail, said.append)
-    assert said == [each for each in said if "could not be taken back" in each and "x01" in each]
+    [line] = said
+    assert "this run could not be taken back: x01.py" in line
     begun(applier, chain, "undoing")
     code = ExitCode.VALIDATION_FAILED
     told = fails(go, code=code, match="nothing was taken back, because .*irreversible")
