@@ -5,8 +5,7 @@
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +28,6 @@ from migrations.guard.tools import stoppable
 from migrations.guard.trail import Trail, default_folder, redact_text
 from shared.db import plain_url
 from shared.settings import Settings
-
-# How far a long index build is: often enough to see it live, seldom enough for a log.
-WORKING_SECONDS = 5.0
 
 EPILOG = "exit codes:\n" + "\n".join(
     f"  {int(code):>3}  {said}" for code, said in EXPLAINED.items()
@@ -136,8 +132,8 @@ def run(
         options or Options(),
         after=lambda connection: _prepare(connection, settings, console, trail),
     )
-    with shown(console) as progress:
-        show = Show(console.print, progress, _now_and_then(console.print))
+    with shown(console) as bars:
+        show = Show(console.print, bars, bars.count)
         result = Run(plain_url(settings.database_url), chosen, trail, show).go()
     # Kept elsewhere, it shows later whether lines were cut off the end.
     console.print(f"audit trail {trail.path}, head {trail.head()}")
@@ -148,17 +144,6 @@ def run(
         if result.steps:
             console.print("dry run: the database is as it was; the backup is kept")
     return result
-
-
-def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
-    last = [time.monotonic()]
-
-    def working(text: str) -> None:
-        if time.monotonic() - last[0] >= WORKING_SECONDS:
-            last[0] = time.monotonic()
-            say(text)
-
-    return working
 
 
 def _prepare(connection: Connection, settings: Settings, console: Console, trail: Trail) -> None:

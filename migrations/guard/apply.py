@@ -18,9 +18,11 @@ from migrations.guard import ledger
 from migrations.guard.ledger import Entry
 from migrations.guard.leftovers import left_by
 from migrations.guard.policy import Limits, Policy
+from migrations.guard.progress import Count, uncounted
 from migrations.guard.statements import Kind, PlannedStep, is_version_change, without_comments
 from migrations.guard.trail import Trail
 from migrations.guard.watch import Seen, Watcher
+from migrations.guard.working import rows_of
 
 # Nothing was changed and the next attempt may do: lock_timeout, deadlock, serialization.
 BUSY = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
@@ -96,6 +98,7 @@ class Applier:
     around: Around = lambda step, statement: nullcontext()
     chance: random.Random = field(default_factory=random.Random)
     sleep: Callable[[float], None] = time.sleep
+    progress: Count = uncounted
 
     def apply(self, steps: Sequence[PlannedStep]) -> None:
         """All that is not done yet.  Raises TableBusy, StepFailed, OtherSql."""
@@ -206,7 +209,7 @@ class Applier:
                 ledger.finish(self.connection, self.trail.run, step)
             return
         if step.kind is Kind.BACKFILL:
-            self._batches(step, seen)
+            self._batches(step, entry, seen)
         else:
             try:
                 with self._watched(step, seen):
@@ -217,9 +220,10 @@ class Applier:
                 self.trail.record("done_before", step=str(step), reason=str(error))
         ledger.finish(self.connection, self.trail.run, step)
 
-    def _batches(self, step: PlannedStep, seen: Seen) -> None:
+    def _batches(self, step: PlannedStep, entry: Entry | None, seen: Seen) -> None:
         """Each batch commits with its count; a batch that finds no row is the last."""
-        total = 0
+        total = entry.rows_changed if entry is not None else 0
+        estimated = rows_of(self.connection, without_comments(step.statements[0]))
         while True:
             started = time.monotonic()
             with self._watched(step, seen), self.connection.transaction():
@@ -227,9 +231,12 @@ class Applier:
                 ledger.count(self.connection, step, rows)
                 ledger.note_transaction(self.connection)
             if rows == 0:
+                self.progress(f"backfill {step.revision}", "all rows", total, total)
+                self.say(f"{step}: {total:,} rows")
                 return
             total += rows
-            self.say(f"{step}: {total} rows")
+            # An estimate may be too low; of the table, it is often too high.
+            self.progress(f"backfill {step.revision}", "rows", total, max(total, estimated))
             self.sleep((time.monotonic() - started) * self.policy.batch_pause_share)
 
     def _watched(self, step: PlannedStep, seen: Seen) -> AbstractContextManager[None]:

@@ -1,4 +1,5 @@
-"""How far a dump or a restore is: the bytes that PostgreSQL says it has copied, or has there."""
+"""How far things are, as bars: a dump's and a restore's bytes, as PostgreSQL says it has copied them or has them there,
+an index's blocks, a backfill's rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,17 +10,22 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 # With "restore into farebox_scratch_…" in front and the figures behind, 80 columns are full.
 BAR_WIDTH = 10
 # What is done ("dump of farebox"), bytes so far, bytes expected.
 Say = Callable[[str, int, int], None]
+# What is built or filled, in which phase, and how much of what is done and expected; expected 0 is not known.
+Count = Callable[[str, str, int, int], None]
 
 COPIES = """
 SELECT pid, relid, bytes_processed FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid)
@@ -28,6 +34,10 @@ WHERE application_name = %s AND bytes_processed IS NOT NULL
 
 
 def silent(what: str, done: int, expected: int) -> None:
+    """Nobody watches."""
+
+
+def uncounted(what: str, phase: str, done: int, expected: int) -> None:
     """Nobody watches."""
 
 
@@ -77,22 +87,60 @@ class SizeWatch:
         return int(row[0]) if row else 0
 
 
+class _Figures(ProgressColumn):
+    """Bytes as bytes, all else by its number."""
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._bytes = DownloadColumn()
+
+    def render(self, task: Task) -> Text:
+        if not task.fields["counted"]:
+            return self._bytes.render(task)
+        total = f"/{task.total:,.0f}" if task.total else ""
+        return Text(f"{task.completed:,.0f}{total}", style="progress.download")
+
+
+class _Speed(ProgressColumn):
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._bytes = TransferSpeedColumn()
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.fields["counted"] else self._bytes.render(task)
+
+
+class Bars:
+    """One for each thing that is done."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self._known: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, expected: int) -> None:
+        if what not in self._known:
+            self._known[what] = self._display.add_task(what, total=expected, counted=False)
+        self._display.update(self._known[what], completed=done, total=expected)
+
+    def count(self, what: str, phase: str, done: int, expected: int) -> None:
+        """Without an end that is known the bar runs to and fro."""
+        if what not in self._known:
+            self._known[what] = self._display.add_task(what, total=None, counted=True)
+        told, task = f"{what}: {phase}", self._known[what]
+        # update() takes None for "as before".
+        self._display.tasks[self._display.task_ids.index(task)].total = expected or None
+        self._display.update(task, completed=done, description=told)
+
+
 @contextmanager
-def shown(console: Console) -> Iterator[Say]:
+def shown(console: Console) -> Iterator[Bars]:
     """A bar for each thing that is done, on a terminal; elsewhere nothing."""
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
         BarColumn(bar_width=BAR_WIDTH),
-        DownloadColumn(table_column=Column(no_wrap=True)),
-        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        _Figures(),
+        _Speed(),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
     )
-    bars: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as display:
-
-        def say(what: str, done: int, expected: int) -> None:
-            if what not in bars:
-                bars[what] = display.add_task(what, total=expected)
-            display.update(bars[what], completed=done, total=expected)
-
-        yield say
+        yield Bars(display)

@@ -110,7 +110,7 @@ def rehearse(
     trail.record("rehearsal_started", steps=len(steps))
     with connect(url) as connection:
         recorder = Recorder(connection, url, trail)
-        watcher = Watcher(url, lambda text: None)
+        watcher = Watcher(url)
         try:
             applier = Applier(
                 connection, watcher, trail, policy, lambda text: None, recorder.around

@@ -31,8 +31,8 @@ from migrations.guard.made_roles import drop_left_roles, drop_new_roles, roles
 from migrations.guard.manifest import Backup, BackupFault
 from migrations.guard.pending import Pending
 from migrations.guard.policy import Policy
+from migrations.guard.progress import Count, silent, uncounted
 from migrations.guard.progress import Say as Progress
-from migrations.guard.progress import silent
 from migrations.guard.rehearse import Rehearsal
 from migrations.guard.scratch import copy_maker
 from migrations.guard.snapshot import NOTHING_KNOWN, Known
@@ -42,6 +42,7 @@ from migrations.guard.tools import ToolFault, find_tools, server_major
 from migrations.guard.trail import Trail
 from migrations.guard.verdict import Judged, ValidationFailed
 from migrations.guard.watch import Watcher
+from migrations.guard.working import Told
 from migrations.run_lock import connect, run_lock
 
 PINNED_FOR = "until the migration it was made for has passed its validation"
@@ -83,7 +84,7 @@ class Show:
 
     say: Callable[[str], None]
     progress: Progress = silent
-    working: Callable[[str], None] = lambda text: None
+    count: Count = uncounted
 
 
 @dataclass(frozen=True)
@@ -331,10 +332,11 @@ class Run:
     @contextmanager
     def _judging(self, connection: Connection, plan: Plan, begun: Pending) -> Iterator[Judged]:
         self._phase = "changing"
-        watcher = Watcher(self._url, self._show.working)
+        told = Told(self._trail, self._show.count)
+        watcher = Watcher(self._url, told)
         try:
             policy, say = self._options.policy, self._show.say
-            applier = Applier(connection, watcher, self._trail, policy, say)
+            applier = Applier(connection, watcher, self._trail, policy, say, progress=told)
             yield Judged(self._url, applier, plan, begun)
         finally:
             watcher.close()

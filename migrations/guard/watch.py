@@ -4,13 +4,15 @@ And who waits behind it: for longer than the limit, and its statement is cancell
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import Connection
 
+from migrations.guard.progress import Count, uncounted
+from migrations.guard.working import tell_build
 from migrations.run_lock import connect
 
 # Short beside a lock_timeout, long beside the query itself.
@@ -36,10 +38,6 @@ WITH waiting AS MATERIALIZED (
     WHERE NOT granted AND pid <> %(pid)s AND waitstart < clock_timestamp() - make_interval(secs => %(limit)s)
 )
 SELECT seconds, pg_cancel_backend(%(pid)s) FROM waiting WHERE %(pid)s = ANY (pg_blocking_pids(pid)) LIMIT 1
-"""
-PROGRESS = """
-SELECT format('%%s: %%s of %%s blocks, %%s of %%s lockers', phase, blocks_done, blocks_total, lockers_done, lockers_total)
-FROM pg_stat_progress_create_index WHERE pid = %s
 """
 
 
@@ -75,7 +73,7 @@ class Seen:
 class Watcher:
     """Looks from a thread of its own, only while `during` is open; losing its connection loses the view, not the run."""
 
-    def __init__(self, url: str, progress: Callable[[str], None]) -> None:
+    def __init__(self, url: str, progress: Count = uncounted) -> None:
         self._connection: Connection = connect(url)
         self._progress = progress
 
@@ -116,6 +114,4 @@ class Watcher:
             seen.blockers = found
             seen.waited_seconds += LOOK_EVERY_SECONDS
         seen.locks |= set(self._connection.execute(LOCKS, (pid,)).fetchall())
-        row = self._connection.execute(PROGRESS, (pid,)).fetchone()
-        if row is not None:
-            self._progress(str(row[0]))
+        tell_build(self._connection, pid, self._progress)

@@ -85,7 +85,7 @@ def job(database: Database) -> Iterator[Connection]:
 def applier(
     database: Database, job: Connection, trail: Trail, said: list[str]
 ) -> Iterator[Applier]:
-    watcher = Watcher(database.url, said.append)
+    watcher = Watcher(database.url)
     try:
         yield Applier(job, watcher, trail, IMPATIENT, said.append)
     finally:

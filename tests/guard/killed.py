@@ -40,7 +40,7 @@ def child(url: str, steps: dict[str, tuple[PlannedStep, ...]], audit: Path, at: 
     trail.left = at
     with connect(url) as connection:
         [current] = [str(row[0]) for row in connection.execute(REVISIONS)]
-        watcher = Watcher(url, lambda text: None)
+        watcher = Watcher(url)
         applier = Applier(connection, watcher, trail, IMPATIENT, lambda text: None)
         applier.apply(steps[current])
 

@@ -44,7 +44,7 @@ def fill(url: str, rows: int = 40) -> None:
 
 def test_what_it_brings_about_is_what_alembic_would(empty_database: Database, trail: Trail) -> None:
     with connect(empty_database.url) as connection:
-        watcher = Watcher(empty_database.url, print)
+        watcher = Watcher(empty_database.url)
         Applier(connection, watcher, trail, IMPATIENT, print).apply(Chain().upgrade(()))
         watcher.close()
     assert Migrations(empty_database.url).pending() == []
@@ -275,7 +275,7 @@ def test_rows_written_after_a_savepoint_are_known_for_the_runs_own(
         before = snapshot.take(connection)
         with psycopg.connect(migrated.url) as somebody:
             somebody.execute("SELECT pg_current_xact_id()")
-            watcher = Watcher(migrated.url, print)
+            watcher = Watcher(migrated.url)
             Applier(connection, watcher, trail, IMPATIENT, print).apply(on_top(up).upgrade(HEAD))
             watcher.close()
         written = written_since(connection, before, ledger.transactions(connection))

@@ -37,7 +37,7 @@ def test_a_letter_is_one_letter_in_a_database_of_another_encoding(
     elsewhere: str, trail: Trail
 ) -> None:
     with connect(elsewhere) as connection:
-        watcher = Watcher(elsewhere, print)
+        watcher = Watcher(elsewhere)
         Applier(connection, watcher, trail, IMPATIENT, print).apply([STEP])
         watcher.close()
     with psycopg.connect(elsewhere, client_encoding="utf8") as seen:
