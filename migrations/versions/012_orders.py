@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(), server_default=sa.text("'open'"), nullable=False),
         sa.Column("stripe_payment_id", sa.String()),
         sa.Column("stripe_object_id", sa.String()),
+        sa.Column("payment_id", sa.Uuid()),
         sa.Column("account", sa.String()),
         sa.Column("user_id", sa.Uuid()),
         sa.Column("subscription_id", sa.Uuid()),
@@ -59,6 +60,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_error", sa.String()),
         sa.Column("failure_code", sa.String()),
+        sa.Column("refused_status", sa.Integer()),
         sa.Column("ordered_by", sa.String(), nullable=False),
         sa.Column(
             "created_at",
@@ -99,6 +101,13 @@ def upgrade() -> None:
         ["stripe_payment_id"],
         schema="payments",
         postgresql_where=sa.text("stripe_payment_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_stripe_orders_subscription",
+        "stripe_orders",
+        ["subscription_id"],
+        schema="payments",
+        postgresql_where=sa.text("subscription_id IS NOT NULL"),
     )
     for table in TABLES:
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")

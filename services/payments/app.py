@@ -11,6 +11,7 @@ from services.payments import asking, fold, gauges
 from services.payments.api import router
 from services.payments.gateway import StripeClient, mode_of
 from services.payments.handlers import HANDLERS
+from services.payments.orders import work
 from services.payments.webhook import StripeDoor, Webhook
 from shared import log
 from shared.clock import Clock, utc_now
@@ -22,9 +23,10 @@ from shared.worker import Loop, every, main, run_worker
 # How long a webhook waits at most for the fold to look again when it was idle.
 FOLD_IDLE_SECONDS = 0.05
 ASK_IDLE_SECONDS = 1.0
+ORDER_IDLE_SECONDS = 0.2
 TIDY_SECONDS = 10.0
-# The fold, the questions, the tidying: one connection each.
-POOL_CONNECTIONS = 3
+# The fold, the questions, the orders, the tidying: one connection each.
+POOL_CONNECTIONS = 4
 
 logger = log.get("payments")
 
@@ -66,6 +68,8 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
             stack.push_async_callback(client.close)
             ask = partial(asking.run_once, pool, client, holder, clock)
             group.create_task(every(stop, ASK_IDLE_SECONDS, ask))
+            order = partial(work.run_once, pool, client, holder, clock)
+            group.create_task(every(stop, ORDER_IDLE_SECONDS, order))
 
     return run
 

@@ -10,6 +10,8 @@ from services.payments.gateway.client import (
 )
 from services.payments.gateway.doing import Done, Refused, do
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
+from services.payments.gateway.finding import CAPTURE_KEY, ORDER_KEY, Lost, find
+from services.payments.gateway.ordered import Asking, answer_id, ordered_body, told_of
 from services.payments.gateway.question import (
     Question,
     charge_subject,
@@ -20,9 +22,13 @@ from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Nothing, Thin, Understood, translate
 
 __all__ = [
+    "CAPTURE_KEY",
+    "ORDER_KEY",
+    "Asking",
     "Delivered",
     "Done",
     "Envelope",
+    "Lost",
     "NotAnEvent",
     "Nothing",
     "Question",
@@ -34,12 +40,16 @@ __all__ = [
     "Understood",
     "UnknownToStripe",
     "answer_body",
+    "answer_id",
     "charge_subject",
     "do",
+    "find",
     "mode_of",
     "open_envelope",
+    "ordered_body",
     "payment_subject",
     "refunds_subject",
+    "told_of",
     "translate",
     "verify",
 ]

@@ -108,13 +108,17 @@ class StripeClient:
         after: dict[str, str] = {}
         for _ in range(LIST_PAGES):
             only = {"payment_intent": payment, "limit": str(PAGE_ITEMS), **after}
-            page = _page(ItemPage, await self._get("/v1/refunds", question.account, only))
+            page = await self.page("/v1/refunds", question.account, only)
             items += page.data
             if not page.has_more:
                 data = [item.model_dump() for item in items]
                 return orjson.dumps({"object": "list", "data": data})
             after = {"starting_after": items[-1].id}
         raise StripeAway(f"{payment} has more than {len(items)} refunds")
+
+    async def page(self, path: str, account: str | None, only: Mapping[str, str]) -> ItemPage:
+        """One page of a list; `only` are its parameters.  Raises StripeAway or UnknownToStripe."""
+        return _page(ItemPage, await self._get(path, account, only))
 
     async def _get(
         self, path: str, account: str | None, only: Mapping[str, str] = NOTHING

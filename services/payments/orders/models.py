@@ -51,6 +51,12 @@ class StripeOrder(Base):
             "stripe_payment_id",
             postgresql_where=text("stripe_payment_id IS NOT NULL"),
         ),
+        # Whether a period of a subscription was ordered already.
+        Index(
+            "ix_stripe_orders_subscription",
+            "subscription_id",
+            postgresql_where=text("subscription_id IS NOT NULL"),
+        ),
         Index("ix_stripe_orders_open", "ask_after", postgresql_where=text("status = 'open'")),
         SCHEMA,
     )
@@ -60,6 +66,7 @@ class StripeOrder(Base):
     status: Mapped[str] = mapped_column(server_default=text("'open'"))
     stripe_payment_id: Mapped[str | None]  # pi_…; none while it is to be created
     stripe_object_id: Mapped[str | None]  # pi_… or re_…, once Stripe has said it
+    payment_id: Mapped[UUID | None]  # our name of the payment, once it has one
     account: Mapped[str | None]
     user_id: Mapped[UUID | None]
     subscription_id: Mapped[UUID | None]
@@ -71,8 +78,9 @@ class StripeOrder(Base):
     first_asked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     ask_after: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    last_error: Mapped[str | None]
+    last_error: Mapped[str | None]  # why it is open still, or what Stripe said when it refused
     failure_code: Mapped[str | None]  # Stripe's reason, where it refused
+    refused_status: Mapped[int | None]  # HTTP, where it refused: 402 for a card that was declined
     ordered_by: Mapped[str]  # the caller, or `renewals`
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.orders.models import StripeOrder
+from shared.events import derived_id
 
 Kind = Literal["create", "confirm", "capture", "cancel", "refund"]
 
@@ -35,8 +36,14 @@ class Order:
     traceparent: str | None = None
 
 
-async def place(session: AsyncSession, order: Order, now: datetime) -> bool:
-    """Write the order; False where one of that id is there already, which is left as it is."""
+async def place(
+    session: AsyncSession, order: Order, now: datetime, held_until: datetime | None = None
+) -> bool:
+    """Write the order; False where one of that id is there already, which is left as it is.
+
+    With `held_until` the caller asks Stripe itself, once it has committed; the worker takes it up after that.
+    """
+    payment = order.stripe_payment_id
     placed = await session.execute(
         insert(StripeOrder)
         .values(
@@ -44,7 +51,8 @@ async def place(session: AsyncSession, order: Order, now: datetime) -> bool:
             kind=order.kind,
             parameters=dict(order.parameters),
             ordered_by=order.ordered_by,
-            stripe_payment_id=order.stripe_payment_id,
+            stripe_payment_id=payment,
+            payment_id=derived_id("payment", payment) if payment else None,
             account=order.account,
             user_id=order.user_id,
             subscription_id=order.subscription_id,
@@ -52,7 +60,9 @@ async def place(session: AsyncSession, order: Order, now: datetime) -> bool:
             currency=order.currency,
             amount_minor=order.amount_minor,
             traceparent=order.traceparent,
-            ask_after=now,
+            ask_after=held_until or now,
+            first_asked_at=now if held_until else None,
+            attempts=1 if held_until else 0,
             created_at=now,
         )
         .on_conflict_do_nothing(index_elements=["id"])

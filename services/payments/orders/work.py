@@ -1,0 +1,197 @@
+"""Orders are carried out: Stripe is asked between transactions, and its answer is a fact in the one that ends the order.
+
+A crash anywhere leaves an open order, which is asked again under the same key.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from services.payments.gateway import (
+    Asking,
+    Done,
+    Lost,
+    Refused,
+    StripeAway,
+    StripeClient,
+    do,
+    find,
+    open_envelope,
+    ordered_body,
+    told_of,
+)
+from services.payments.store import Arrival, insert
+from shared import lease, log
+from shared.clock import Clock
+from shared.events import derived_id
+
+LEASE = "orders"
+# Asked side by side: Stripe answers in some 0.3 s, and allows 100 requests a second.
+AT_ONCE = 4
+BATCH_ORDERS = 20
+# Longer than one batch takes when every answer is late: nobody else takes these up meanwhile.
+HELD = timedelta(seconds=90)
+# Stripe forgets a key after 24 hours: from then on the same request would be done once more.
+KEY_LIVES = timedelta(hours=23)
+BACKOFF = (
+    timedelta(seconds=2),
+    timedelta(seconds=10),
+    timedelta(minutes=1),
+    timedelta(minutes=10),
+    timedelta(hours=1),
+)
+
+# Committed before Stripe is asked: from `first_asked_at` on the order may have been carried out.
+CLAIM = """
+UPDATE stripe_orders o
+SET ask_after = $1::timestamptz + $2::interval, attempts = o.attempts + 1,
+    first_asked_at = coalesce(o.first_asked_at, $1)
+FROM (
+    SELECT id, first_asked_at FROM stripe_orders WHERE status = 'open' AND ask_after <= $1
+    ORDER BY ask_after LIMIT $3 FOR UPDATE SKIP LOCKED
+) due
+WHERE o.id = due.id
+RETURNING o.id, o.kind, o.parameters::text AS parameters, o.stripe_payment_id, o.account,
+    o.attempts, o.first_asked_at, due.first_asked_at IS NOT NULL AS asked_before, o.traceparent
+"""
+MODE = "SELECT livemode FROM payment_intents WHERE stripe_id = $1"
+END = """
+UPDATE stripe_orders SET status = $2, ended_at = $3, stripe_object_id = $4,
+    stripe_payment_id = coalesce(stripe_payment_id, $5), payment_id = coalesce(payment_id, $6),
+    failure_code = $7, last_error = $8, refused_status = $9
+WHERE id = $1 AND status = 'open'
+"""
+POSTPONE = """
+UPDATE stripe_orders SET last_error = $2, ask_after = $3 WHERE id = $1 AND status = 'open'
+"""
+
+logger = log.get("orders")
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An order that is ours to ask for now.  `asked_before`: Stripe may have done it already."""
+
+    id: UUID
+    kind: str
+    parameters: dict[str, object]
+    stripe_payment_id: str | None
+    account: str | None
+    attempts: int
+    first_asked_at: datetime
+    asked_before: bool
+    traceparent: str | None
+
+    @property
+    def path(self) -> str:
+        match self.kind:
+            case "create":
+                return "/v1/payment_intents"
+            case "refund":
+                return "/v1/refunds"
+            case _:
+                return f"/v1/payment_intents/{self.stripe_payment_id}/{self.kind}"
+
+
+async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock: Clock) -> int:
+    """Ask for what is due; returns how many orders were ended."""
+    async with pool.acquire() as connection:
+        if not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM stripe_orders WHERE status = 'open' AND ask_after <= $1)",
+            clock(),
+        ):
+            return 0
+        if await lease.take(connection, LEASE, holder) is None:
+            return 0
+        due = await connection.fetch(CLAIM, clock(), HELD, BATCH_ORDERS)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(order: Claimed) -> bool:
+        async with gate:
+            return await _carry_out(pool, client, order, clock)
+
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(one(_claimed(row))) for row in due]
+    return sum(task.result() for task in asked)
+
+
+def _claimed(row: asyncpg.Record) -> Claimed:
+    return Claimed(**{**row, "parameters": orjson.loads(row["parameters"])})
+
+
+async def _carry_out(
+    pool: asyncpg.Pool, client: StripeClient, order: Claimed, clock: Clock
+) -> bool:
+    try:
+        outcome = await ask(client, order, clock())
+    except StripeAway as away:
+        logger.warning("order stays open", order_id=str(order.id), error=away.detail)
+        async with pool.acquire() as connection:
+            await postpone(connection, order, away.detail, clock())
+        return False
+    async with pool.acquire() as connection, connection.transaction():
+        await settle(connection, order, outcome, clock())
+    return True
+
+
+async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Refused:
+    """What Stripe answers; an order too old for its key is looked for first.  Raises StripeAway."""
+    if order.asked_before and now - order.first_asked_at > KEY_LIVES:
+        lost = Lost(
+            order.id,
+            order.kind,
+            order.parameters,
+            order.stripe_payment_id,
+            order.account,
+            order.first_asked_at,
+        )
+        found = await find(client, lost)
+        if found is not None:
+            return found
+    key = f"farebox-{order.id}"
+    outcome = await do(client, order.path, order.parameters, key, order.account)
+    told_of(outcome)
+    return outcome
+
+
+async def settle(
+    connection: asyncpg.Connection, order: Claimed, outcome: Done | Refused, at: datetime
+) -> bool:
+    """Store what Stripe answered and end the order, in the caller's transaction; False where it had ended."""
+    told = told_of(outcome)
+    payment = order.stripe_payment_id
+    if told is not None and told.object == "payment_intent":
+        payment = told.id
+    refusal = outcome if isinstance(outcome, Refused) else None
+    ended = await connection.execute(
+        END,
+        order.id,
+        "refused" if refusal else "done",
+        at,
+        told.id if told else None,
+        payment,
+        derived_id("payment", payment) if payment else None,
+        refusal.reason if refusal else None,
+        refusal.message if refusal else None,
+        refusal.http_status if refusal else None,
+    )
+    if ended != "UPDATE 1":
+        return False
+    livemode = await connection.fetchval(MODE, payment)
+    asking = Asking(
+        order.id, order.kind == "create", order.first_asked_at, bool(livemode), order.account
+    )
+    body = ordered_body(asking, outcome)
+    if body is not None:
+        await insert(connection, [Arrival(open_envelope(body), body, order.traceparent)])
+    return True
+
+
+async def postpone(connection: asyncpg.Connection, order: Claimed, why: str, at: datetime) -> None:
+    """The outcome is not known: the order stays open and is asked again."""
+    wait = BACKOFF[min(order.attempts, len(BACKOFF)) - 1]
+    await connection.execute(POSTPONE, order.id, why, at + wait)
