@@ -17,11 +17,12 @@ from migrations.guard.loss import Unjudged, losses
 from migrations.guard.plan import as_sql
 from migrations.guard.policy import Policy
 from migrations.guard.preflight import known, models, preflight
+from migrations.guard.progress import Say as Progress
 from migrations.guard.rehearse import Rehearsal, RehearsalRefused, rehearse
 from migrations.guard.rights import may_not
 from migrations.guard.snapshot import Snapshot
 from migrations.guard.statements import CannotRender, Chain, Kind, PlannedStep
-from migrations.guard.subject import PreflightRefused, Problem, Subject
+from migrations.guard.subject import PreflightRefused, Problem, Subject, folded
 from migrations.guard.trail import Trail
 from migrations.guard.validate import check_indexes
 from migrations.run_lock import connect
@@ -32,6 +33,7 @@ SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamesp
 """
 
 Say = Callable[[str], None]
+Told = tuple[Trail, Say, Progress]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def pass_preflight(subject: Subject, trail: Trail, say: Say) -> tuple[Problem, .
     """Warnings.  Raises PreflightRefused with every refusal."""
     problems = preflight(subject)
     for each in problems:
-        trail.record(
+        # There may be thousands; the stage's end brings them to the disk.
+        trail.note(
             "preflight",
             check=each.check,
             severity=each.severity,
@@ -101,8 +104,8 @@ def pass_preflight(subject: Subject, trail: Trail, say: Say) -> tuple[Problem, .
         )
     if refusals := [each for each in problems if each.severity == "refusal"]:
         raise PreflightRefused(refusals)
-    for each in problems:
-        say(f"warning: {each}")
+    for line in folded(problems):
+        say(f"warning: {line}")
     return tuple(problems)
 
 
@@ -144,18 +147,18 @@ def pass_lint(
 
 
 def pass_rehearsal(
-    url: str, sides: tuple[Snapshot, Snapshot], plan: Plan, policy: Policy, told: tuple[Trail, Say]
+    url: str, sides: tuple[Snapshot, Snapshot], plan: Plan, policy: Policy, told: Told
 ) -> Rehearsal:
     """On the copy at `url`, which nobody else writes to: not a cent may move.  `sides`: the live database as it
     was backed up, and the copy.  Raises RehearsalRefused."""
-    (live, before), (trail, say) = sides, told
+    (live, before), (trail, say, progress) = sides, told
     rehearsal = rehearse(url, plan.steps, policy=policy, trail=trail, say=say)
     problems = rehearsal.problems(policy)
     with connect(url) as connection, snapshot.one_instant(connection):
-        after = snapshot.take(connection)
+        after = snapshot.take(connection, progress=progress)
     with connect(url) as connection:
         # All were built a moment ago: what is damaged here, the migration damages.
-        _, damaged = check_indexes(connection)
+        _, damaged = check_indexes(connection, progress=progress)
     found = compare.compare(before, after, expected(plan.steps, plan.heads)) + damaged
     problems += [str(each) for each in compare.faults(found)]
     for each in drift(url):

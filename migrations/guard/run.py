@@ -279,7 +279,7 @@ class Run:
                     (made.manifest.snapshot, copy.snapshot),
                     plan,
                     self._options.policy,
-                    (trail, show.say),
+                    (trail, show.say, show.progress),
                 )
 
     def _change(
@@ -337,7 +337,7 @@ class Run:
         try:
             policy, say = self._options.policy, self._show.say
             applier = Applier(connection, watcher, self._trail, policy, say, progress=told)
-            yield Judged(self._url, applier, plan, begun)
+            yield Judged(self._url, applier, plan, begun, self._show.progress)
         finally:
             watcher.close()
 

@@ -1,7 +1,8 @@
 """What preflight looks at, and what it says: each problem names its cause and its remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,7 @@ class PreflightRefused(MigrationFault):
     exit_code = 20
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("; ".join(map(str, problems)))
+        super().__init__("; ".join(folded(problems)))
         self.problems = tuple(problems)
 
 
@@ -65,6 +66,16 @@ def one(subject: Subject, query: str, *values: object) -> object:
 
 def names(subject: Subject, query: str) -> list[str]:
     return [str(row[0]) for row in subject.connection.execute(query.encode())]
+
+
+def folded(problems: Sequence[Problem]) -> Iterator[str]:
+    """A line for each, and of one kind no more than a few: the trail has them all."""
+    for _, some in groupby(problems, lambda each: (each.check, each.severity)):
+        lines = list(map(str, some))
+        yield from lines[:SHOWN_NAMES]
+        more = len(lines) - SHOWN_NAMES
+        if more > 0:
+            yield f"… and {more:,} more of these: see the trail"
 
 
 def shortened(found: Sequence[str]) -> str:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from psycopg import Connection
-
 from migrations.faults import MigrationFault
 from migrations.guard import compare, ledger, pending, snapshot
 from migrations.guard.apply import Applier, LimitsNotInForce, StepFailed, TableBusy
@@ -15,7 +13,9 @@ from migrations.guard.exits import ExitCode
 from migrations.guard.gates import Plan
 from migrations.guard.lint import Override
 from migrations.guard.pending import Pending
-from migrations.guard.snapshot import Known, Snapshot
+from migrations.guard.progress import Say as Progress
+from migrations.guard.progress import silent
+from migrations.guard.snapshot import Known
 from migrations.guard.undo import undo
 from migrations.guard.validate import check_indexes
 from migrations.run_lock import connect
@@ -42,6 +42,7 @@ class Judged:
     applier: Applier
     plan: Plan
     pending: Pending
+    progress: Progress = silent
 
 
 def validate(case: Judged) -> list[Difference]:
@@ -122,22 +123,27 @@ def _differences(case: Judged, meant: Expected) -> list[Difference]:
         moved = frozenset(name for name, each in written.items() if each.ours or each.deleted)
         after = snapshot.take(reader, known=Known(before, moved))
     found = compare.compare(before, after, replace(meant, written=written))
-    return _told(case, found + _damaged_indexes(connection, before))
+    return _told(case, found + _damaged_indexes(case))
 
 
 def _told(case: Judged, found: list[Difference]) -> list[Difference]:
     for each in found:
-        case.applier.trail.record("validation", severity=each.severity, what=str(each))
-        if each.severity == Severity.OLD:
-            case.applier.say(str(each))
+        # There may be thousands; the stage's end brings them to the disk.
+        case.applier.trail.note("validation", severity=each.severity, what=str(each))
+    old = [str(each) for each in found if each.severity == Severity.OLD]
+    more = len(old) - SHOWN
+    for line in old[:SHOWN] + (
+        [f"… and {more:,} more old faults: see the trail"] if more > 0 else []
+    ):
+        case.applier.say(line)
     return found
 
 
-def _damaged_indexes(connection: Connection, before: Snapshot) -> list[Difference]:
+def _damaged_indexes(case: Judged) -> list[Difference]:
     """By amcheck, where it can be had; one that was there before was damaged before: its own pages will do."""
-    _, damaged = check_indexes(connection, before.indexes.keys())
-    old = Severity.OLD
-    return [replace(d, severity=old) if d.name in before.indexes else d for d in damaged]
+    known, old = case.pending.before.indexes.keys(), Severity.OLD
+    _, damaged = check_indexes(case.applier.connection, known, case.progress)
+    return [replace(d, severity=old) if d.name in known else d for d in damaged]
 
 
 def _drifted(url: str) -> Iterator[Difference]:

@@ -1,6 +1,7 @@
 """A database with far more tables than the models name: nothing may take minutes, lock them all, or list them all."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,8 +10,13 @@ from psycopg.pq import TransactionStatus
 
 from migrations.guard import compare, snapshot, validate
 from migrations.guard.drift import drift
+from migrations.guard.gates import pass_preflight
+from migrations.guard.statements import Chain
+from migrations.guard.subject import SHOWN_NAMES, Subject
+from migrations.guard.trail import Trail, entries
 from migrations.run_lock import connect
 from tests.conftest import Database
+from tests.guard.test_apply import HEAD
 from tests.guard.test_validate import DAMAGED
 
 MANY = 60
@@ -107,3 +113,16 @@ def test_a_table_of_money_alone_is_read(crowd: Connection) -> None:
     crowd.execute("INSERT INTO public.wide (id) VALUES (1), (2)")
     money = snapshot.take(crowd).tables["public.wide"].money
     assert [money[f"c{n}_minor"].total for n in (0, 499, 500, 899)] == ["0", "998", "1000", "1798"]
+
+
+def test_of_many_warnings_of_one_kind_a_few_are_said(
+    crowd: Connection, database: Database, trail: Trail, said: list[str], tmp_path: Path
+) -> None:
+    crowd.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text ~ '^t[0-9]+_pkey$'"
+    )
+    pass_preflight(Subject(crowd, Chain(), HEAD, (), tmp_path), trail, said.append)
+    assert len(said) == SHOWN_NAMES + 1
+    assert said[0].startswith("warning: index public.t")
+    assert said[-1] == f"warning: … and {MANY - SHOWN_NAMES} more of these: see the trail"
+    assert len([each for each in entries(trail.path) if each["kind"] == "preflight"]) == MANY
