@@ -17,7 +17,7 @@ from migrations.guard.undo import undo
 from migrations.steps import Migrations
 from tests.conftest import Database
 from tests.guard.conftest import Write
-from tests.guard.test_apply import HEAD
+from tests.guard.test_apply import HEAD, REVISION
 from tests.migrations import storefront
 from tests.migrations.test_003 import BEFORE, Writer
 
@@ -331,6 +331,42 @@ def test_a_step_by_itself_drops_what_is_empty_and_leaves_roles_of_before(
     assert undo(applier, chain, HEAD, {"of_before"}).kept == ()
     assert look("SELECT to_regclass('public.\"Q q\"')") is None
     assert look("SELECT obj_description('public.users'::regclass)") == "x"
+
+
+class StoppingTrail(Trail):
+    """Stopped, once, when the first step of the way back is done."""
+
+    stopped = False
+
+    def record(self, kind: str, **fields: object) -> None:
+        super().record(kind, **fields)
+        if kind == "step_done" and "(undo)" in str(fields["step"]) and not self.stopped:
+            self.stopped = True
+            raise KeyboardInterrupt
+
+
+def test_an_undo_that_was_cut_short_between_its_steps_goes_on_there(
+    database: Database, applier: Applier, on_top: Write, look: Look, tmp_path: Path
+) -> None:
+    with psycopg.connect(database.url) as connection:
+        storefront.fill(connection, 5)
+    chain = on_top(
+        SEEDED,
+        """
+        op.execute("DROP TABLE public.q")
+        with op.get_context().autocommit_block():
+            op.execute("DROP INDEX CONCURRENTLY IF EXISTS public.nothing")
+        op.execute("ALTER TABLE public.users DROP COLUMN q")
+        """,
+    )
+    applier.apply(chain.upgrade((BEFORE,)))
+    applier.trail = StoppingTrail(tmp_path / "audit")
+    with pytest.raises(KeyboardInterrupt):
+        undo(applier, chain, HEAD, set())
+    assert look("SELECT to_regclass('public.q')") is None
+    assert look(REVISION) == "x01"
+    assert undo(applier, chain, HEAD, set()).kept == ()
+    assert look(REVISION) == HEAD[0]
 
 
 def test_what_cannot_be_judged_keeps_everything(
