@@ -16,6 +16,12 @@ CHECKSUMS = f"""
 from migrations.guard.statements import Chain
 print([step.checksum for step in Chain().upgrade(("{BEFORE}",))])
 """
+BULK_JSON = """
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+table = sa.table("q", sa.column("j", JSONB), schema="public")
+op.bulk_insert(table, [{"j": {"a": 1}}])
+"""
 
 
 def test_a_step_is_the_same_in_every_process() -> None:
@@ -128,6 +134,7 @@ def test_a_revision_that_asks_whether_it_is_written_out_is_refused_unless_it_say
         ("x01", HEAD[0], "raise NotImplementedError", r"x01\.py, line 11, .*NotImplementedError"),
         ("x01", HEAD[0], "op.execute(", r"x01\.py, line \d+, cannot be read \(SyntaxError"),
         ("x01", HEAD[0], "import no_such_module", "ModuleNotFoundError: No module named"),
+        ("x01", HEAD[0], BULK_JSON, r"x01\.py, line 14, cannot be read \(CompileError: No literal"),
         ("x01", "gone", "pass", "Revision gone referenced from gone -> x01"),
         ("x01", "x01", "pass", "x01"),
     ],
