@@ -269,7 +269,10 @@ def _change(row: Row, last: RawEvent, now: datetime) -> tuple[PaymentChanged, Ca
         refunded_minor=now_true.refunded_minor,
         disputed_minor=now_true.disputed_minor,
         fee_minor=now_true.fee_minor,
+        net_minor=now_true.net_minor,
         failure_code=now_true.failure_code,
+        decline_code=now_true.decline_code,
+        payment_method_type=now_true.payment_method_type,
         created_at=records.moment(now_true.created_at),
         succeeded_at=records.optional_moment(now_true.succeeded_at),
         movements=tuple(

@@ -45,6 +45,7 @@ class Snapshot:
     amount_minor: int
     capturable_minor: int
     failure_code: str | None = None
+    decline_code: str | None = None  # the issuer's own reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,30 @@ class Fee:
     net_minor: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Method:
+    """What one attempt was paid with; the latest attempt counts, and none follows the one that succeeded.
+
+    Empty text where it was not said: an issuer not asked for 3-D Secure, no mandate but for a bank debit.
+    """
+
+    created: int
+    is_paid: bool
+    attempt: str  # its charge, or the event that tells of an attempt without one
+    type: str
+    three_d_secure: str = ""
+    mandate_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Review:
+    """Somebody looks, or looked, whether the payment is fraud; a closed one stays closed."""
+
+    is_closed: bool
+    created: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Fold:
     """All that was heard of one payment.  `told` are the snapshots of the furthest (phase, second)."""
@@ -119,6 +144,11 @@ class Fold:
     refunds: dict[str, Refund] = field(default_factory=dict)
     disputes: dict[str, Dispute] = field(default_factory=dict)
     fees: dict[str, Fee] = field(default_factory=dict)
+    # Balance transactions that captured charges name, each with its charge, whose fee nothing has said yet.
+    unsettled: dict[str, str] = field(default_factory=dict)
+    method: Method | None = None
+    reviews: dict[str, Review] = field(default_factory=dict)
+    invoice: str = ""
     # By second: what a captured charge then said was given back in all.  No money is booked from it.
     claims: dict[str, int] = field(default_factory=dict)
     # Stripe was asked for all refunds after this second: what was claimed until then is told.
@@ -149,6 +179,7 @@ class StripeFact:
 
 
 _FOLDS = TypeAdapter(Fold)
+EMPTY = Fold()
 
 
 def merge(fold: Fold, fact: StripeFact) -> Fold:
@@ -159,6 +190,7 @@ def join(a: Fold, b: Fold) -> Fold:
     """The least fold that knows what both know."""
     phase, second = max((a.phase, a.second), (b.phase, b.second))
     listed = max(a.listed, b.listed)
+    fees = _union(a.fees, b.fees, max)
     return Fold(
         phase=phase,
         second=second,
@@ -171,10 +203,20 @@ def join(a: Fold, b: Fold) -> Fold:
         links=_union(a.links, b.links, max),
         refunds=_union(a.refunds, b.refunds, _join_refunds),
         disputes=_union(a.disputes, b.disputes, _join_disputes),
-        fees=_union(a.fees, b.fees, max),
+        fees=fees,
+        unsettled=_without(_union(a.unsettled, b.unsettled, max), fees),
+        method=_latest(a.method, b.method),
+        reviews=_union(a.reviews, b.reviews, max),
+        invoice=max(a.invoice, b.invoice),
         claims=_claims_after(listed, _union(a.claims, b.claims, max)),
         listed=listed,
     )
+
+
+def is_foreign(fold: Fold, fact: StripeFact) -> bool:
+    """Of another account or mode than what was folded so far: then it is another payment, whatever its name."""
+    told = fact.tells
+    return fold != EMPTY and (told.livemode, told.account) != (fold.livemode, fold.account)
 
 
 def is_undecided(fold: Fold) -> bool:
@@ -210,6 +252,18 @@ def _told_at(phase: int, second: int, a: Fold, b: Fold) -> dict[str, Told]:
         if (fold.phase, fold.second) == (phase, second):
             told |= fold.told
     return told
+
+
+def _without(unsettled: dict[str, str], fees: dict[str, Fee]) -> dict[str, str]:
+    if not unsettled or not fees:
+        return unsettled
+    return {name: charge for name, charge in unsettled.items() if name not in fees}
+
+
+def _latest(a: Method | None, b: Method | None) -> Method | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return max(a, b)
 
 
 def _claims_after(listed: int, claims: dict[str, int]) -> dict[str, int]:

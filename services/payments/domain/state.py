@@ -23,7 +23,10 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class PaymentState:
-    """All but the last two fields are announced: a change of them is a new revision."""
+    """A change of what is announced is a new revision; the fields that are not compared are not announced.
+
+    `net_minor` is what refunds, disputes and Stripe's fees leave of what was received; none where no fee is known.
+    """
 
     status: PaymentStatus
     currency: str
@@ -33,7 +36,10 @@ class PaymentState:
     refunded_minor: int
     disputed_minor: int
     fee_minor: int | None
+    net_minor: int | None
     failure_code: str | None
+    decline_code: str | None
+    payment_method_type: str | None
     user_id: UUID | None
     subscription_id: UUID | None
     created_at: int
@@ -41,6 +47,10 @@ class PaymentState:
     movements: tuple[Movement, ...]
     canceled_at: int | None = field(compare=False)
     anomaly: str | None = field(compare=False)
+    three_d_secure: str | None = field(default=None, compare=False)
+    mandate_id: str | None = field(default=None, compare=False)
+    review: str | None = field(default=None, compare=False)
+    invoice_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,10 @@ def state(fold: Fold) -> PaymentState:
     disputes = _dispute_movements(fold)
     refunded_minor = sum(each.amount_minor for each in refunds)
     disputed_minor = max(0, sum(each.amount_minor for each in disputes))
+    fee_minor = _fee(fold, now.currency)
+    left_minor = fold.received_minor - refunded_minor - disputed_minor
+    is_paid = now.status == "succeeded"
+    method = fold.method
     return PaymentState(
         status=now.status,
         currency=now.currency,
@@ -67,8 +81,11 @@ def state(fold: Fold) -> PaymentState:
         received_minor=fold.received_minor,
         refunded_minor=refunded_minor,
         disputed_minor=disputed_minor,
-        fee_minor=_fee(fold, now.currency),
-        failure_code=None if now.status == "succeeded" else now.failure_code,
+        fee_minor=fee_minor,
+        net_minor=None if fee_minor is None else left_minor - fee_minor,
+        failure_code=None if is_paid else now.failure_code,
+        decline_code=None if is_paid else now.decline_code,
+        payment_method_type=method.type if method else None,
         user_id=_named(fold.links.get("user_id")),
         subscription_id=_named(fold.links.get("subscription_id")),
         created_at=fold.created or 0,
@@ -76,6 +93,10 @@ def state(fold: Fold) -> PaymentState:
         movements=(*refunds, *disputes),
         canceled_at=_ended_at(fold, "canceled"),
         anomaly=_anomaly(fold, now.amount_minor, refunded_minor, disputed_minor),
+        three_d_secure=(method.three_d_secure or None) if method else None,
+        mandate_id=(method.mandate_id or None) if method else None,
+        review=_review(fold),
+        invoice_id=fold.invoice or None,
     )
 
 
@@ -144,9 +165,19 @@ def _dispute_movements(fold: Fold) -> list[Movement]:
 
 
 def _fee(fold: Fold, currency: str) -> int | None:
-    """None until a charge's own fee is known; fees settled in another currency cannot be added to it."""
+    """None until every charge's own fee is known; fees settled in another currency cannot be added to it."""
+    if fold.unsettled:
+        return None
     known = [fee for fee in fold.fees.values() if fee.currency == currency]
     return sum(fee.fee_minor for fee in known) if any(fee.is_charge for fee in known) else None
+
+
+def _review(fold: Fold) -> str | None:
+    """`open` while one is, else why the last one was closed."""
+    if any(not review.is_closed for review in fold.reviews.values()):
+        return "open"
+    last = max(fold.reviews.values(), key=lambda each: (each.created, each.reason), default=None)
+    return last.reason if last else None
 
 
 def _named(link: Link | None) -> UUID | None:

@@ -1,5 +1,6 @@
 """Stripe's door: the only room that knows Stripe's client, its shapes and its names."""
 
+from services.payments.gateway.afterwards import Nothing
 from services.payments.gateway.client import (
     Delivered,
     StripeAway,
@@ -15,11 +16,14 @@ from services.payments.gateway.ordered import Asking, answer_id, ordered_body, t
 from services.payments.gateway.question import (
     Question,
     charge_subject,
+    disputes_subject,
     payment_subject,
     refunds_subject,
+    settled_subject,
+    transaction_subject,
 )
 from services.payments.gateway.signature import SignatureRefused, verify
-from services.payments.gateway.translate import Nothing, Thin, Understood, translate
+from services.payments.gateway.translate import Thin, Understood, translate
 
 __all__ = [
     "CAPTURE_KEY",
@@ -42,6 +46,7 @@ __all__ = [
     "answer_body",
     "answer_id",
     "charge_subject",
+    "disputes_subject",
     "do",
     "find",
     "mode_of",
@@ -49,7 +54,9 @@ __all__ = [
     "ordered_body",
     "payment_subject",
     "refunds_subject",
+    "settled_subject",
     "told_of",
+    "transaction_subject",
     "translate",
     "verify",
 ]

@@ -9,7 +9,7 @@ import orjson
 import stripe
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from services.payments.gateway.question import Question, listed_payment
+from services.payments.gateway.question import Question, list_of
 from shared.errors import FareboxError, Unavailable
 
 # Stripe answers in well under a second; a worker waits no longer than its lease lasts.
@@ -19,7 +19,10 @@ ANSWER_TYPES = {
     "charge": "farebox.charge_retrieved",
     "refund": "farebox.refund_retrieved",
     "dispute": "farebox.dispute_retrieved",
-    "list": "farebox.refunds_retrieved",
+    "review": "farebox.review_retrieved",
+    "invoice": "farebox.invoice_retrieved",
+    "balance_transaction": "farebox.balance_transaction_retrieved",
+    "list": "farebox.list_retrieved",
 }
 
 
@@ -101,20 +104,21 @@ class StripeClient:
 
     async def ask(self, question: Question) -> bytes:
         """The object, or the whole list, as Stripe tells it.  Raises StripeAway or UnknownToStripe."""
-        payment = listed_payment(question.subject)
-        if payment is None:
+        listed = list_of(question.subject)
+        if listed is None:
             return await self._get(question.subject, question.account)
+        path, payment = listed
         items: list[Item] = []
         after: dict[str, str] = {}
         for _ in range(LIST_PAGES):
             only = {"payment_intent": payment, "limit": str(PAGE_ITEMS), **after}
-            page = await self.page("/v1/refunds", question.account, only)
+            page = await self.page(path, question.account, only)
             items += page.data
             if not page.has_more:
                 data = [item.model_dump() for item in items]
                 return orjson.dumps({"object": "list", "data": data})
             after = {"starting_after": items[-1].id}
-        raise StripeAway(f"{payment} has more than {len(items)} refunds")
+        raise StripeAway(f"{payment} has more than {len(items)} of {path}")
 
     async def page(self, path: str, account: str | None, only: Mapping[str, str]) -> ItemPage:
         """One page of a list; `only` are its parameters.  Raises StripeAway or UnknownToStripe."""
@@ -195,7 +199,7 @@ def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
     except orjson.JSONDecodeError as error:
         raise StripeAway(f"Stripe answered with no JSON: {_short(answer)}") from error
     kind = told.get("object") if isinstance(told, dict) else None
-    is_list = listed_payment(question.subject) is not None
+    is_list = list_of(question.subject) is not None
     if kind not in ANSWER_TYPES or (kind == "list") != is_list:
         raise StripeAway(f"Stripe answered with no object of a payment: {_short(answer)}")
     asked = {

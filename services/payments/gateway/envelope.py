@@ -35,16 +35,21 @@ def open_envelope(body: bytes) -> Envelope:
         raise NotAnEvent(f"not JSON: {error}") from error
     if not isinstance(head, dict) or head.get("object") not in OBJECTS:
         raise NotAnEvent("no event: `object` must be `event` or `v2.core.event`")
-    is_thin = head["object"] == THIN
     return Envelope(
         id=_text(head.get("id"), "id"),
         type=_text(head.get("type"), "type"),
         api_version=_optional(head.get("api_version"), "api_version"),
         livemode=head.get("livemode") is True,
-        # Of a thin event the account stands first in its context: acct_…[/…].
-        account=_optional(head.get("context" if is_thin else "account"), "account"),
+        account=account_of(
+            _optional(head.get("account"), "account"), _optional(head.get("context"), "context")
+        ),
         created_at=_moment(head.get("created")),
     )
+
+
+def account_of(account: str | None, context: str | None) -> str | None:
+    """The account an event is about, none for our own; of a context, such as org_…/acct_…, the innermost."""
+    return account or (context.rpartition("/")[2] if context else None)
 
 
 def _text(value: object, name: str) -> str:

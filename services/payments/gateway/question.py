@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from shared.events import derived_id
 
 REFUNDS_OF = "/v1/refunds?payment_intent="
-SUBJECT = re.compile(r"^/v1/(payment_intents|charges|refunds|disputes)/\w{1,255}$", re.ASCII)
+DISPUTES_OF = "/v1/disputes?payment_intent="
+# A charge is expanded with its balance transaction: only in answers to us does Stripe show the fee.
+SETTLED = "?expand[]=latest_charge.balance_transaction"
+THIN_ABOUT = ("payment_intents", "charges", "refunds", "disputes", "reviews", "invoices")
+SUBJECT = re.compile(rf"^/v1/({'|'.join(THIN_ABOUT)})/\w{{1,255}}$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,24 @@ def refunds_subject(payment: str) -> str:
     return REFUNDS_OF + payment
 
 
-def listed_payment(subject: str) -> str | None:
-    """The payment whose refunds were asked for; None where it was something else."""
-    return subject.removeprefix(REFUNDS_OF) if subject.startswith(REFUNDS_OF) else None
+def disputes_subject(payment: str) -> str:
+    """All disputes of a payment, as a list."""
+    return DISPUTES_OF + payment
+
+
+def settled_subject(payment: str) -> str:
+    """A payment with its last charge, and that with what Stripe kept of it."""
+    return payment_subject(payment) + SETTLED
+
+
+def transaction_subject(transaction: str) -> str:
+    """One movement on the balance, with Stripe's fee."""
+    return f"/v1/balance_transactions/{transaction}"
+
+
+def list_of(subject: str) -> tuple[str, str] | None:
+    """Which list was asked for, and of which payment; None where it was no list."""
+    for prefix in (REFUNDS_OF, DISPUTES_OF):
+        if subject.startswith(prefix):
+            return prefix.partition("?")[0], subject.removeprefix(prefix)
+    return None

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from services.payments.gateway.envelope import account_of
+
 
 def _id_of(value: object) -> object:
     return value.get("id") if isinstance(value, dict) else value
@@ -18,8 +20,30 @@ def _page(value: object) -> object:
     return (value.get("data") if isinstance(value, dict) else value) or []
 
 
-def _unless_id(value: object) -> object:
-    return value if isinstance(value, dict) else None
+def _method(value: object) -> object:
+    """What a charge was paid with; of the kind's own part only what is read here, whichever kind it is."""
+    if not isinstance(value, dict):
+        return None
+    kind = value.get("type")
+    own = value.get(kind) if isinstance(kind, str) else None
+    # What was read once and written down again has no part of its own any more.
+    part = own if isinstance(own, dict) else value
+    return {
+        "type": kind,
+        "three_d_secure": _result(part.get("three_d_secure")),
+        "mandate": part.get("mandate"),
+    }
+
+
+def _result(value: object) -> object:
+    """How 3-D Secure ended.  Until 2019 it was said in two yes or no."""
+    if not isinstance(value, dict):
+        return value
+    if "result" in value or "succeeded" not in value:
+        return value.get("result")
+    if not value["succeeded"]:
+        return "failed"
+    return "authenticated" if value.get("authenticated") else "attempt_acknowledged"
 
 
 Reference = Annotated[str | None, BeforeValidator(_id_of)]
@@ -34,15 +58,28 @@ class Shape(BaseModel):
 
 
 class BalanceTransaction(Shape):
+    object: Literal["balance_transaction"] = "balance_transaction"
     id: str
     amount: SignedAmount
     created: Seconds
     currency: str
     fee: SignedAmount = 0
     net: SignedAmount = 0
+    source: Reference = None
+    type: str | None = None
 
 
-Settled = Annotated[BalanceTransaction | None, BeforeValidator(_unless_id)]
+class MethodDetails(Shape):
+    type: str | None = None
+    three_d_secure: str | None = None
+    mandate: Reference = None
+
+
+class Source(Shape):
+    """What cards and bank debits were called until 2019; a card is an object of its own."""
+
+    object: str | None = None
+    type: str | None = None
 
 
 class Refund(Shape):
@@ -70,7 +107,10 @@ class Charge(Shape):
     paid: bool = False
     metadata: Metadata = Field(default_factory=dict)
     payment_intent: Reference = None
-    balance_transaction: Settled = None
+    invoice: Reference = None
+    payment_method_details: Annotated[MethodDetails | None, BeforeValidator(_method)] = None
+    source: Source | None = None
+    balance_transaction: BalanceTransaction | str | None = None
     refunds: Annotated[list[Refund], BeforeValidator(_page)] = Field(default_factory=list)
 
 
@@ -83,6 +123,8 @@ class PaymentError(Shape):
     code: str | None = None
     decline_code: str | None = None
     type: str | None = None
+    charge: Reference = None
+    payment_method: MethodDetails | None = None
 
 
 class PaymentIntent(Shape):
@@ -96,7 +138,8 @@ class PaymentIntent(Shape):
     created: Seconds
     currency: str
     last_payment_error: PaymentError | None = None
-    latest_charge: Reference = None
+    invoice: Reference = None
+    latest_charge: Charge | str | None = None
     metadata: Metadata = Field(default_factory=dict)
     status: str
     # Until 2022-11-15; afterwards `latest_charge`, which may be expanded.
@@ -117,6 +160,55 @@ class Dispute(Shape):
     )
 
 
+class Review(Shape):
+    object: Literal["review"]
+    id: str
+    charge: Reference = None
+    closed_reason: str | None = None
+    created: Seconds
+    open: bool
+    payment_intent: Reference = None
+    reason: str
+
+
+class Paid(Shape):
+    """Which payment an invoice's part was paid with."""
+
+    payment_intent: Reference = None
+
+
+class InvoicePayment(Shape):
+    object: Literal["invoice_payment"] = "invoice_payment"
+    invoice: Reference = None
+    payment: Paid | None = None
+
+
+class Described(Shape):
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class Parent(Shape):
+    subscription_details: Described | None = None
+
+
+class Invoice(Shape):
+    object: Literal["invoice"]
+    id: str | None = None  # one that is to come has none
+    charge: Reference = None
+    metadata: Metadata = Field(default_factory=dict)
+    payment_intent: Reference = None
+    # Since 2025-03-31 in the place of `payment_intent`, and shown only where it is asked for.
+    payments: Annotated[list[InvoicePayment], BeforeValidator(_page)] = Field(default_factory=list)
+    # The subscription's own metadata moved from the one to the other in the same version.
+    subscription_details: Described | None = None
+    parent: Parent | None = None
+
+
+class DisputeList(Shape):
+    object: Literal["list"]
+    data: list[Dispute]
+
+
 class Asked(Shape):
     """Why Stripe was asked, when the event is its answer: the place that its answer takes."""
 
@@ -134,4 +226,9 @@ class Event(Shape):
     created: Seconds
     livemode: bool = False
     account: str | None = None
+    context: str | None = None
     asked: Asked | None = None
+
+    @property
+    def of_account(self) -> str:
+        return account_of(self.account, self.context) or ""

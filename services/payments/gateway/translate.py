@@ -1,33 +1,35 @@
 """Stripe's events in our words: what each tells of one payment, its amounts in minor units."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
 
 from services.payments.domain import (
     ANSWER_RANK,
-    Dispute,
-    Fee,
     Fold,
-    Link,
-    Payout,
-    Refund,
     Snapshot,
     StripeFact,
     Told,
     phase_of,
     type_rank,
 )
-from services.payments.domain.fold import REFUND_RANKS
-from services.payments.domain.state import HOLDING
-from services.payments.gateway import shapes
+from services.payments.gateway import parts, shapes
+from services.payments.gateway.afterwards import (
+    Nothing,
+    dispute_fact,
+    invoice_fact,
+    invoice_payment_fact,
+    list_fact,
+    of_charge,
+    refund_fact,
+    refunds,
+    review_fact,
+    settled_fact,
+)
 from services.payments.gateway.envelope import THIN, Envelope, open_envelope
-from services.payments.gateway.question import Question, is_subject, listed_payment
-from shared.errors import InvalidInput, NotUnderstood
+from services.payments.gateway.question import Question, is_subject
+from shared.errors import NotUnderstood
 from shared.events import PaymentStatus
 from shared.money import currency_code, from_stripe
 
@@ -43,22 +45,12 @@ STATUSES: dict[str, PaymentStatus] = {
     "requires_source": "requires_payment_method",
     "requires_source_action": "requires_action",
 }
-LINKS = ("user_id", "subscription_id")
-PAYMENT_LINK_RANK = 1
-CHARGE_LINK_RANK = 0
 NUL_IN_JSON = b"\\u0000"
-# Metadata may be 500 characters long; an operator needs to recognise it, not to read it all.
-MAX_LINK_LENGTH = 100
-# A payment's facts name the same two within seconds of each other: 2 MB at most.
-NAMES_REMEMBERED = 8_192
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """An event that says nothing about a payment's money; `lonely_charge` belongs to no payment at all."""
-
-    reason: str
-    lonely_charge: str | None = None
+# Why what a payment is not made of is left alone, by the kind of object; other kinds are told by their name.
+LEFT_ALONE = {
+    "payout": "a payout is of no one payment: its lines are taken apart on their own",
+    "subscription": "a subscription of Stripe's own: its invoices name their payments",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +70,38 @@ def translate(body: bytes) -> Understood:
         return _thin(open_envelope(body), raw.get("related_object"))
     content = _content(raw)
     try:
-        event = shapes.Event.model_validate(raw)
-        match content.get("object"):
-            case "payment_intent":
-                return _intent_fact(event, shapes.PaymentIntent.model_validate(content))
-            case "charge":
-                is_lonely = content.get("payment_intent", "unsaid") is None
-                return _charge_fact(event, shapes.Charge.model_validate(content), is_lonely)
-            case "refund":
-                return _refund_fact(event, shapes.Refund.model_validate(content))
-            case "dispute":
-                return _dispute_fact(event, shapes.Dispute.model_validate(content))
-            case "list" if event.asked and event.asked.about:
-                return _list_fact(event, event.asked, shapes.RefundList.model_validate(content))
-            case other:
-                return Nothing(f"a {other or 'nameless object'} says nothing of a payment's money")
+        return _understand(shapes.Event.model_validate(raw), content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise NotUnderstood(f"{error.title}.{place}: {first['msg']}") from error
+
+
+def _understand(event: shapes.Event, content: dict[str, object]) -> StripeFact | Nothing:
+    match content.get("object"):
+        case "payment_intent":
+            return _intent_fact(event, shapes.PaymentIntent.model_validate(content))
+        case "charge":
+            is_lonely = content.get("payment_intent", "unsaid") is None
+            return _charge_fact(event, shapes.Charge.model_validate(content), is_lonely)
+        case "refund":
+            return refund_fact(event, shapes.Refund.model_validate(content))
+        case "dispute":
+            return dispute_fact(event, shapes.Dispute.model_validate(content))
+        case "review":
+            return review_fact(event, shapes.Review.model_validate(content))
+        case "invoice":
+            return invoice_fact(event, shapes.Invoice.model_validate(content))
+        case "invoice_payment":
+            return invoice_payment_fact(event, shapes.InvoicePayment.model_validate(content))
+        case "balance_transaction":
+            return settled_fact(event, shapes.BalanceTransaction.model_validate(content))
+        case "list" if event.asked and event.asked.about:
+            return list_fact(event, event.asked, content)
+        case str(other) if other in LEFT_ALONE:
+            return Nothing(LEFT_ALONE[other])
+        case other:
+            return Nothing(f"a {other or 'nameless object'} says nothing of a payment's money")
 
 
 def _parsed(body: bytes) -> dict[str, object]:
@@ -142,6 +147,8 @@ def _thin(event: Envelope, related: object) -> Thin | Nothing:
 def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFact:
     snapshot = _snapshot(intent)
     asked = event.asked
+    charges = _charges(intent)
+    fees = parts.fees(charges)
     rank = ANSWER_RANK if asked else type_rank(event.type)
     ended_at = (int(asked is not None), event.created)
     if intent.canceled_at is not None:
@@ -155,14 +162,17 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
         created=intent.created,
         ended={snapshot.status: ended_at} if ended else {},
         livemode=event.livemode,
-        account=event.account or "",
-        links=_links(event, intent.metadata, PAYMENT_LINK_RANK),
-        refunds=_refunds(event, (r for c in intent.charges if c.captured for r in c.refunds)),
-        fees=_fees(intent.charges),
-        claims=_claims(event, intent.charges),
+        account=event.of_account,
+        links=parts.links(event, intent.metadata, parts.PAYMENT_LINK_RANK),
+        refunds=refunds(event, (r for c in charges if c.captured for r in c.refunds)),
+        fees=fees,
+        unsettled=parts.unsettled(charges, fees),
+        method=parts.method(charges) or parts.failed_method(event, intent.last_payment_error),
+        invoice=intent.invoice or "",
+        claims=parts.claims(event, charges),
     )
-    named = {charge.id for charge in intent.charges}
-    if intent.latest_charge:
+    named = {charge.id for charge in charges}
+    if isinstance(intent.latest_charge, str):
         named.add(intent.latest_charge)
     return StripeFact(
         event.id,
@@ -174,6 +184,12 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
         tells,
         is_answer=asked is not None,
     )
+
+
+def _charges(intent: shapes.PaymentIntent) -> list[shapes.Charge]:
+    """Those that it shows: all until 2022-11-15, today the latest where that is asked for."""
+    latest = intent.latest_charge
+    return [*intent.charges, latest] if isinstance(latest, shapes.Charge) else intent.charges
 
 
 def _snapshot(intent: shapes.PaymentIntent) -> Snapshot:
@@ -191,13 +207,14 @@ def _snapshot(intent: shapes.PaymentIntent) -> Snapshot:
         capturable_minor=from_stripe(capturable, intent.currency),
         # The issuer's word where there is one: `card_declined` alone tells nobody what to do.
         failure_code=(error.decline_code or error.code or error.type) if error else None,
+        decline_code=error.decline_code if error else None,
     )
 
 
 def _received(intent: shapes.PaymentIntent) -> int:
     received = intent.amount_received
     if received is None:
-        taken = [c.amount_captured or c.amount for c in intent.charges if c.captured and c.paid]
+        taken = [c.amount_captured or c.amount for c in _charges(intent) if c.captured and c.paid]
         received = sum(taken) if taken else intent.amount if intent.status == "succeeded" else 0
     return from_stripe(received, intent.currency)
 
@@ -207,152 +224,17 @@ def _charge_fact(
 ) -> StripeFact | Nothing:
     if is_lonely:
         return Nothing("a charge made without a PaymentIntent", charge.id)
+    fees = parts.fees([charge])
     tells = Fold(
         livemode=event.livemode,
-        account=event.account or "",
-        links=_links(event, charge.metadata, CHARGE_LINK_RANK),
+        account=event.of_account,
+        links=parts.links(event, charge.metadata, parts.CHARGE_LINK_RANK),
         # A charge that was never captured is "refunded" when its authorisation is released.
-        refunds=_refunds(event, charge.refunds if charge.captured else ()),
-        fees=_fees([charge]),
-        claims=_claims(event, [charge]),
+        refunds=refunds(event, charge.refunds if charge.captured else ()),
+        fees=fees,
+        unsettled=parts.unsettled([charge], fees),
+        method=parts.method([charge]),
+        invoice=charge.invoice or "",
+        claims=parts.claims(event, [charge]),
     )
-    return _of_charge(event, charge.payment_intent, charge.id, tells)
-
-
-def _refund_fact(event: shapes.Event, refund: shapes.Refund) -> StripeFact | Nothing:
-    if refund.payment_intent is None and refund.charge is None:
-        return Nothing("a refund of neither a payment nor a charge")
-    tells = Fold(
-        livemode=event.livemode, account=event.account or "", refunds=_refunds(event, [refund])
-    )
-    return _of_charge(event, refund.payment_intent, refund.charge, tells)
-
-
-def _list_fact(
-    event: shapes.Event, asked: shapes.Asked, listed: shapes.RefundList
-) -> StripeFact | Nothing:
-    payment = listed_payment(asked.about or "")
-    if payment is None:
-        return Nothing("a list of something else than a payment's refunds")
-    tells = Fold(
-        livemode=event.livemode,
-        account=event.account or "",
-        refunds=_refunds(event, listed.data),
-        listed=asked.second,
-    )
-    charges = tuple(sorted({refund.charge for refund in listed.data if refund.charge}))
-    return StripeFact(
-        event.id, event.type, event.created, payment, None, charges, tells, is_answer=True
-    )
-
-
-def _claims(event: shapes.Event, charges: Iterable[shapes.Charge]) -> dict[str, int]:
-    """What captured charges say was given back.  Which refunds that were, they stopped saying in 2022-11-15."""
-    said = ((c.amount_refunded, c.currency) for c in charges if c.captured and c.amount_refunded)
-    try:
-        claimed = sum(from_stripe(amount, currency) for amount, currency in said)
-    except InvalidInput:  # only a question hangs on it
-        return {}
-    return {str(event.created): claimed} if claimed else {}
-
-
-def _dispute_fact(event: shapes.Event, dispute: shapes.Dispute) -> StripeFact | Nothing:
-    # The oldest disputes had no id of their own: there was one for a charge.
-    dispute_id = dispute.id or dispute.charge
-    if dispute_id is None or (dispute.payment_intent is None and dispute.charge is None):
-        return Nothing("a dispute of neither a payment nor a charge")
-    moved = {
-        each.id: Payout(each.created, minor)
-        for each in dispute.balance_transactions
-        if (minor := _withdrawn(each, dispute))
-    }
-    costly = [each for each in dispute.balance_transactions if each.fee]
-    tells = Fold(
-        livemode=event.livemode,
-        account=event.account or "",
-        disputes={dispute_id: Dispute((event.created, event.id, dispute.status), moved)},
-        fees=_known_fees(costly, is_charge=False),
-    )
-    return _of_charge(event, dispute.payment_intent, dispute.charge, tells)
-
-
-def _withdrawn(transaction: shapes.BalanceTransaction, dispute: shapes.Dispute) -> int:
-    """What left the payment, in the payment's currency; a balance may be held in another one."""
-    if transaction.currency == dispute.currency:
-        return -from_stripe(transaction.amount, transaction.currency)
-    sign = (transaction.amount < 0) - (transaction.amount > 0)
-    return sign * from_stripe(dispute.amount, dispute.currency)
-
-
-def _of_charge(
-    event: shapes.Event, payment: str | None, charge: str | None, tells: Fold
-) -> StripeFact:
-    charges = (charge,) if charge and payment else ()
-    return StripeFact(event.id, event.type, event.created, payment, charge, charges, tells)
-
-
-def _refunds(event: shapes.Event, refunds: Iterable[shapes.Refund]) -> dict[str, Refund]:
-    return {refund.id: _refund(event, refund) for refund in refunds}
-
-
-def _refund(event: shapes.Event, refund: shapes.Refund) -> Refund:
-    status = refund.status or "succeeded"
-    if status not in REFUND_RANKS:
-        raise NotUnderstood(f"a refund's status is {status!r}, which is not known here")
-    return Refund(
-        rank=REFUND_RANKS[status],
-        status=status,
-        amount_minor=from_stripe(refund.amount, refund.currency),
-        created=refund.created,
-        held=status in HOLDING or refund.balance_transaction is not None,
-        returned_at=event.created if status in ("failed", "canceled") else None,
-    )
-
-
-def _fees(charges: Iterable[shapes.Charge]) -> dict[str, Fee]:
-    settled = (charge.balance_transaction for charge in charges)
-    return _known_fees((each for each in settled if each is not None), is_charge=True)
-
-
-def _known_fees(
-    transactions: Iterable[shapes.BalanceTransaction], *, is_charge: bool
-) -> dict[str, Fee]:
-    return {each.id: fee for each in transactions if (fee := _fee(each, is_charge=is_charge))}
-
-
-def _fee(transaction: shapes.BalanceTransaction, *, is_charge: bool) -> Fee | None:
-    """None where our minor units cannot say it, such as 29.50 ISK: no reason to refuse the payment's own money."""
-    try:
-        currency = currency_code(transaction.currency)
-        return Fee(
-            is_charge=is_charge,
-            currency=currency,
-            fee_minor=from_stripe(transaction.fee, currency),
-            net_minor=from_stripe(transaction.net, currency),
-        )
-    except InvalidInput:
-        return None
-
-
-def _links(event: shapes.Event, metadata: dict[str, str], rank: int) -> dict[str, Link]:
-    return {
-        key: _link(event, metadata[key].strip(), rank)
-        for key in LINKS
-        if metadata.get(key, "").strip()
-    }
-
-
-def _link(event: shapes.Event, text: str, rank: int) -> Link:
-    name = _uuid_text(text)
-    if name is None:
-        return Link(False, rank, event.created, event.id, text[:MAX_LINK_LENGTH])
-    return Link(True, rank, event.created, event.id, name)
-
-
-@lru_cache(maxsize=NAMES_REMEMBERED)
-def _uuid_text(text: str) -> str | None:
-    """In the one way of writing a UUID; None where it is none."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return None
+    return of_charge(event, charge.payment_intent, charge.id, tells)

@@ -1,0 +1,124 @@
+"""What several kinds of Stripe's objects tell alike: of whom, with what, at which fee."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from uuid import UUID
+
+from services.payments.domain import Fee, Link, Method
+from services.payments.gateway import shapes
+from shared.errors import InvalidInput
+from shared.money import currency_code, from_stripe
+
+LINKS = ("user_id", "subscription_id")
+# Whose word on whom a payment is of outranks whose.
+PAYMENT_LINK_RANK = 1
+CHARGE_LINK_RANK = 0
+INVOICE_LINK_RANK = -1
+SUBSCRIPTION_LINK_RANK = -2
+# Metadata may be 500 characters long; an operator needs to recognise it, not to read it all.
+MAX_LINK_LENGTH = 100
+# A payment's facts name the same two within seconds of each other: 2 MB at most.
+NAMES_REMEMBERED = 8_192
+CHARGED = ("charge", "payment")
+# The customer did not pass 3-D Secure: no charge was made that could say so.
+NOT_AUTHENTICATED = "payment_intent_authentication_failure"
+
+
+def links(event: shapes.Event, metadata: dict[str, str], rank: int) -> dict[str, Link]:
+    return {
+        key: _link(event, metadata[key].strip(), rank)
+        for key in LINKS
+        if metadata.get(key, "").strip()
+    }
+
+
+def _link(event: shapes.Event, text: str, rank: int) -> Link:
+    name = _uuid_text(text)
+    if name is None:
+        return Link(False, rank, event.created, event.id, text[:MAX_LINK_LENGTH])
+    return Link(True, rank, event.created, event.id, name)
+
+
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def _uuid_text(text: str) -> str | None:
+    """In the one way of writing a UUID; None where it is none."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+def claims(event: shapes.Event, charges: Iterable[shapes.Charge]) -> dict[str, int]:
+    """What captured charges say was given back.  Which refunds that were, they stopped saying in 2022-11-15."""
+    said = ((c.amount_refunded, c.currency) for c in charges if c.captured and c.amount_refunded)
+    try:
+        claimed = sum(from_stripe(amount, currency) for amount, currency in said)
+    except InvalidInput:  # only a question hangs on it
+        return {}
+    return {str(event.created): claimed} if claimed else {}
+
+
+def fees(charges: Iterable[shapes.Charge]) -> dict[str, Fee]:
+    settled = (charge.balance_transaction for charge in charges)
+    shown = (each for each in settled if isinstance(each, shapes.BalanceTransaction))
+    return known_fees(shown, is_charge=True)
+
+
+def unsettled(charges: Iterable[shapes.Charge], known: dict[str, Fee]) -> dict[str, str]:
+    """Balance transactions that are only named: what Stripe kept, it says when it is asked."""
+    named = (
+        (each.balance_transaction, each.id)
+        for each in charges
+        if each.captured and each.balance_transaction
+    )
+    ids = ((t.id if isinstance(t, shapes.BalanceTransaction) else t, c) for t, c in named)
+    return {transaction: charge for transaction, charge in ids if transaction not in known}
+
+
+def known_fees(
+    transactions: Iterable[shapes.BalanceTransaction], *, is_charge: bool
+) -> dict[str, Fee]:
+    return {each.id: fee for each in transactions if (fee := _fee(each, is_charge=is_charge))}
+
+
+def _fee(transaction: shapes.BalanceTransaction, *, is_charge: bool) -> Fee | None:
+    """None where our minor units cannot say it, such as 29.50 ISK: no reason to refuse the payment's own money."""
+    try:
+        currency = currency_code(transaction.currency)
+        return Fee(
+            is_charge=is_charge,
+            currency=currency,
+            fee_minor=from_stripe(transaction.fee, currency),
+            net_minor=from_stripe(transaction.net, currency),
+        )
+    except InvalidInput:
+        return None
+
+
+def method(charges: Iterable[shapes.Charge]) -> Method | None:
+    """Of the last charge that says what it was made with."""
+    return max((made for each in charges if (made := _made_with(each))), default=None)
+
+
+def _made_with(charge: shapes.Charge) -> Method | None:
+    details, source = charge.payment_method_details, charge.source
+    if details and details.type:
+        return Method(
+            created=charge.created,
+            is_paid=charge.paid,
+            attempt=charge.id,
+            type=details.type,
+            three_d_secure=details.three_d_secure or "",
+            mandate_id=details.mandate or "",
+        )
+    # A card was an object of its own; what else there was, a source of a type.
+    kind = source and (source.type if source.object == "source" else source.object)
+    return Method(charge.created, charge.paid, charge.id, kind) if kind else None
+
+
+def failed_method(event: shapes.Event, error: shapes.PaymentError | None) -> Method | None:
+    """Of an attempt that ended before a charge was made."""
+    if error is None or error.charge or not (error.payment_method and error.payment_method.type):
+        return None
+    three_d_secure = "failed" if error.code == NOT_AUTHENTICATED else ""
+    return Method(event.created, False, event.id, error.payment_method.type, three_d_secure)
