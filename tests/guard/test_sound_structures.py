@@ -7,6 +7,7 @@ import pytest
 from psycopg import Connection
 
 from migrations.guard.preflight import preflight
+from migrations.guard.runbook import main
 from migrations.guard.snapshot import take
 from migrations.guard.statements import Chain
 from migrations.guard.subject import Subject
@@ -49,6 +50,17 @@ def test_the_index_of_a_partitioned_table_may_wait_for_its_partitions(
     assert validate(shop).faults == ()
     problems = preflight(Subject(shop, Chain(), HEAD, (), tmp_path))
     assert not [each for each in problems if each.check == "indexes"]
+
+
+def test_the_command_says_where_the_models_differ(
+    shop: Connection, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.execute("CREATE TABLE public.somebody_elses (id int)")
+    assert main(["--database-url", database.url, "validate"]) == 0
+    assert "note: model remove table public.somebody_elses" in capsys.readouterr().out
+    shop.execute("ALTER TABLE loyalty.loyalty_accounts DROP COLUMN tier CASCADE")
+    assert main(["--database-url", database.url, "validate"]) == 42
+    assert "new fault: model add column loyalty, loyalty_accounts, tier" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("made", [TEMPORAL, NOT_ENFORCED], ids=["a period", "not enforced"])
