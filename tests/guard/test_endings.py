@@ -19,7 +19,7 @@ from migrations.guard.lint import Override
 from migrations.guard.pending import Pending
 from migrations.guard.run import Options, Run, Show, _nothing
 from migrations.guard.statements import Chain
-from migrations.guard.trail import Trail
+from migrations.guard.trail import Trail, entries
 from tests.conftest import Database
 from tests.guard.conftest import IMPATIENT, Write
 from tests.guard.test_apply import HEAD, REVISION, Look, fill
@@ -147,7 +147,14 @@ def test_an_undo_under_way_can_be_called_off_by_the_runs_name(
 
 
 def test_nothing_is_put_on_top_of_what_was_kept_and_only_what_is_named_is_accepted(
-    database: Database, applier: Applier, on_top: Write, versions: Path, go: Go, look: Look
+    database: Database,
+    applier: Applier,
+    on_top: Write,
+    versions: Path,
+    go: Go,
+    look: Look,
+    trail: Trail,
+    said: list[str],
 ) -> None:
     fill(database.url, 5)
     begun(applier, on_top(CENT), "kept")
@@ -160,3 +167,9 @@ def test_nothing_is_put_on_top_of_what_was_kept_and_only_what_is_named_is_accept
         fails(go, reason, code=code, match="loyalty_discount_minor")
     named = "public.subscriptions.loyalty_discount_minor, told of in pricing.outbox: ticket 12"
     assert go(named) is ExitCode.DONE
+    allowed = [each for each in entries(trail.path) if each["kind"] == "validation_allowed"]
+    assert [each["reason"] for each in allowed] == [named]
+    assert "loyalty_discount_minor" in str(allowed[0]["what"])
+    assert any(text.startswith(f"accepted ({named}): new fault: ") for text in said)
+    # Once and for all: the next run has nothing to judge.
+    assert go() is ExitCode.NOTHING_TO_DO
