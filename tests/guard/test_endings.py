@@ -17,7 +17,7 @@ from migrations.guard.exits import ExitCode
 from migrations.guard.gates import Plan, tell_way_back
 from migrations.guard.lint import Override
 from migrations.guard.pending import Pending
-from migrations.guard.run import Options, Run, Show, _nothing
+from migrations.guard.run import Options, Run, Show
 from migrations.guard.statements import Chain
 from migrations.guard.trail import Trail, entries
 from tests.conftest import Database
@@ -29,11 +29,15 @@ CENT = 'op.execute("UPDATE public.subscriptions SET loyalty_discount_minor = 1")
 IRREVERSIBLE = 'raise NotImplementedError("irreversible")'
 
 
+def nothing(connection: Connection) -> None:
+    """No aftermath."""
+
+
 @pytest.fixture
 def go(database: Database, tmp_path: Path, versions: Path, trail: Trail, said: list[str]) -> Go:
     """A run that accepts what `reasons` name."""
 
-    def run(*reasons: str, after: Callable[[Connection], None] = _nothing) -> ExitCode:
+    def run(*reasons: str, after: Callable[[Connection], None] = nothing) -> ExitCode:
         options = Options(
             backup_folder=tmp_path / "backups",
             policy=replace(IMPATIENT, attempts=1),

@@ -141,15 +141,17 @@ class WritingTrail(Trail):
 
     def write(self) -> None:
         somebody = psycopg.connect(self.url)
-        somebody.execute(f"{self.statement.format(self.times)}".encode())
+        somebody.execute(self.statement.format(self.times).encode())
         self.times += 1
         if self.open_seconds:
-            threading.Timer(
-                self.open_seconds, lambda: (somebody.commit(), somebody.close())
-            ).start()
+            threading.Timer(self.open_seconds, _commit, (somebody,)).start()
         else:
-            somebody.commit()
-            somebody.close()
+            _commit(somebody)
+
+
+def _commit(somebody: psycopg.Connection) -> None:
+    somebody.commit()
+    somebody.close()
 
 
 @pytest.mark.parametrize(
