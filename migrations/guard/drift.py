@@ -45,14 +45,14 @@ class Drift:
 
 def drift(url: str) -> list[Drift]:
     """Of a database at head."""
-    return _compared(lambda: psycopg.connect(plain_url(url)))
+    return _compared(lambda: psycopg.connect(plain_url(url), client_encoding="utf8"))
 
 
 def unplanned(beside: Connection, steps: Sequence[PlannedStep]) -> list[Drift]:
     """What is missing or other than the models say, and is named in no step that is still to come."""
     coming = {word for step in steps for each in step.statements for word in WORD.findall(each)}
     conninfo = make_conninfo(beside.info.dsn, password=beside.info.password)
-    found = _compared(lambda: psycopg.connect(conninfo))
+    found = _compared(lambda: psycopg.connect(conninfo, client_encoding="utf8"))
     return [each for each in found if not each.extra and each.subject not in coming]
 
 

@@ -7,6 +7,7 @@ import pytest
 from psycopg import sql
 
 from migrations.guard.apply import Applier
+from migrations.guard.drift import drift
 from migrations.guard.statements import PlannedStep
 from migrations.guard.trail import Trail
 from migrations.guard.watch import Watcher
@@ -44,3 +45,7 @@ def test_a_letter_is_one_letter_in_a_database_of_another_encoding(
         assert seen.execute("SELECT t, convert_to(t, 'UTF8') FROM public.q").fetchall() == [
             ("Zürich", "Zürich".encode())
         ]
+
+
+def test_the_models_are_compared_in_a_database_of_another_encoding(elsewhere: str) -> None:
+    assert "users" in {each.subject for each in drift(elsewhere)}
