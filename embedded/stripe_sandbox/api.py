@@ -3,26 +3,25 @@
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from starlette.routing import Route
 
-from embedded.stripe_sandbox import payments, refunds, shapes
+from embedded.stripe_sandbox import customers, money, payments, refunds, shapes
 from embedded.stripe_sandbox.calls import Call, Handler, endpoint, fetch
-from embedded.stripe_sandbox.errors import declined, invalid, missing
+from embedded.stripe_sandbox.customers import require_customer
+from embedded.stripe_sandbox.errors import declined, invalid
+from embedded.stripe_sandbox.finding import found, page_of
 from embedded.stripe_sandbox.ledger import Charge, Dispute, Intent, JsonObject, Refund
 from embedded.stripe_sandbox.listing import (
     PAGE_PARAMETERS,
     created_in,
     cursors_of,
     limit_of,
-    page,
 )
-from embedded.stripe_sandbox.outcomes import attempt, require_known
+from embedded.stripe_sandbox.outcomes import attempt, require_usable
 from embedded.stripe_sandbox.records import Record
 from embedded.stripe_sandbox.sandbox import Sandbox
 
-Listed = Intent | Charge | Refund | Dispute
 CURRENCY = re.compile(
     "aed|aud|bgn|bhd|brl|cad|chf|clp|cny|czk|dkk|eur|gbp|hkd|huf|idr|ils|inr|isk|jod|jpy|krw|kwd|"
     "mxn|myr|nok|nzd|omr|php|pln|ron|sek|sgd|thb|tnd|try|twd|usd|vnd|xaf|xof|zar"
@@ -37,6 +36,8 @@ CREATE_PARAMETERS = (
     "statement_descriptor_suffix", "receipt_email", "confirmation_method",
     "payment_method_options", "error_on_requires_action", "shipping", "mandate_data",
 )  # fmt: skip
+UPDATE_PARAMETERS = ("amount", "metadata", "payment_method", "customer", "description", "expand")
+FUTURE_USAGES = ("off_session", "on_session")
 CONFIRM_PARAMETERS = (
     "payment_method", "off_session", "return_url", "expand", "mandate_data",
     "error_on_requires_action", "setup_future_usage", "payment_method_options", "receipt_email",
@@ -52,9 +53,10 @@ def create_intent(call: Call) -> JsonObject:
     currency = form.required("currency").lower()
     if not CURRENCY.fullmatch(currency):
         raise invalid(f"Invalid currency: {currency}", "parameter_invalid_string", "currency")
-    method = form.text("payment_method")
+    method, customer = form.text("payment_method"), form.text("customer")
+    require_customer(call, customer)
     if method is not None:
-        require_known(method)
+        require_usable(call.ledger, method, customer)
     confirm = form.boolean("confirm", default=False)
     if confirm and method is None:
         raise invalid("A payment method is needed to confirm.", "parameter_missing")
@@ -65,11 +67,34 @@ def create_intent(call: Call) -> JsonObject:
         method=method,
         method_types=form.listed("payment_method_types") or ("card",),
         metadata=form.mapping("metadata"),
-        customer=form.text("customer"),
+        customer=customer,
         description=form.text("description"),
+        setup_future_usage=form.choice("setup_future_usage", FUTURE_USAGES),
+        account=call.account,
     )
     intent = payments.create(call.ledger, order)
     return _confirmed(call, intent, method) if confirm and method else shapes.intent_json(intent)
+
+
+def update_intent(call: Call) -> JsonObject:
+    """Change what is not final.  Stripe tells no event of it."""
+    form = call.form
+    form.require_known(UPDATE_PARAMETERS)
+    intent = _intent(call)
+    amount_minor, method = form.amount("amount"), form.text("payment_method")
+    customer = form.text("customer") or intent.customer
+    require_customer(call, customer)
+    if method is not None:
+        require_usable(call.ledger, method, customer)
+    if amount_minor is not None or method is not None:
+        payments.require_open(intent)
+    intent.amount_minor = amount_minor or intent.amount_minor
+    intent.method, intent.customer = method or intent.method, customer
+    if method is not None and intent.status == "requires_payment_method":
+        intent.status = "requires_confirmation"
+    intent.description = form.text("description") or intent.description
+    intent.metadata = form.changed("metadata", intent.metadata)
+    return shapes.intent_json(intent)
 
 
 def confirm_intent(call: Call) -> JsonObject:
@@ -82,14 +107,15 @@ def confirm_intent(call: Call) -> JsonObject:
             "payment_intent_unexpected_state",
             "payment_method",
         )
-    require_known(method)
+    require_usable(call.ledger, method, intent.customer)
     return _confirmed(call, intent, method)
 
 
 def _confirmed(call: Call, intent: Intent, method: str) -> JsonObject:
     payments.require_confirmable(intent)
-    off_session = call.form.boolean("off_session", default=False)
-    accepted = attempt(call.ledger, intent, method, off_session)
+    alone = call.form.boolean("off_session", default=False)
+    alone = alone or call.form.boolean("error_on_requires_action", default=False)
+    accepted = attempt(call.ledger, intent, method, alone)
     shape = shapes.intent_json(intent)
     if not accepted:
         raise declined(shape["last_payment_error"], shape)
@@ -127,7 +153,7 @@ def list_intents(call: Call) -> JsonObject:
     call.form.require_known((*PAGE_PARAMETERS, "customer"))
     customer = call.form.text("customer")
     found = [each for each in call.ledger.intents.values() if customer in (None, each.customer)]
-    return _page(call, found, "/v1/payment_intents")
+    return page_of(call, found, "/v1/payment_intents")
 
 
 def create_refund(call: Call) -> JsonObject:
@@ -158,7 +184,7 @@ def _refunded_intent(call: Call) -> Intent:
 
 
 def cancel_refund(call: Call) -> JsonObject:
-    made = _found(call, call.ledger.refunds, "refund")
+    made = found(call, call.ledger.refunds, "refund")
     intent = call.ledger.intents[made.intent_id]
     call.sandbox.touch(intent)
     refunds.move(call.ledger, intent, made, "canceled")
@@ -186,18 +212,7 @@ def _of_payment(call: Call, made: Sequence[Refund | Charge | Dispute], url: str)
         if intent_id in (None, each.intent_id)
         and charge_id in (None, each.id if isinstance(each, Charge) else each.charge_id)
     ]
-    return _page(call, found, url)
-
-
-def _page(call: Call, found: Sequence[Listed], url: str) -> JsonObject:
-    wanted = created_in(call.form)
-    # Of one second the one made last comes first.
-    newest = sorted(found, key=lambda each: each.created)[::-1]
-    items, has_more = page(
-        [each for each in newest if wanted(each.created)], call.form, lambda each: each.id
-    )
-    data = [fetch(call.ledger, each.id) for each in items]
-    return {"object": "list", "url": url, "has_more": has_more, "data": data}
+    return page_of(call, found, url)
 
 
 def list_events(call: Call) -> bytes:
@@ -244,42 +259,28 @@ def _matches(type_: str, pattern: str) -> bool:
 
 
 def get_event(call: Call) -> bytes:
-    return _found(call, call.sandbox.records.by_id, "event").body("")
+    return found(call, call.sandbox.records.by_id, "event").body("")
 
 
 def get_intent(call: Call) -> JsonObject:
-    return shapes.intent_json(_found(call, call.ledger.intents, "payment_intent"))
+    return shapes.intent_json(found(call, call.ledger.intents, "payment_intent"))
 
 
 def get_refund(call: Call) -> JsonObject:
-    return fetch(call.ledger, _found(call, call.ledger.refunds, "refund").id)
+    return fetch(call.ledger, found(call, call.ledger.refunds, "refund").id)
 
 
 def get_charge(call: Call) -> JsonObject:
-    return fetch(call.ledger, _found(call, call.ledger.charges, "charge").id)
+    return fetch(call.ledger, found(call, call.ledger.charges, "charge").id)
 
 
 def get_dispute(call: Call) -> JsonObject:
-    return fetch(call.ledger, _found(call, call.ledger.disputes, "dispute").id)
-
-
-def get_transaction(call: Call) -> JsonObject:
-    found = _found(call, call.ledger.transactions, "balance_transaction")
-    return shapes.transaction_json(found)
-
-
-V = TypeVar("V")
-
-
-def _found(call: Call, objects: dict[str, V], kind: str) -> V:
-    if call.object_id not in objects:
-        raise missing(kind, call.object_id)
-    return objects[call.object_id]
+    return fetch(call.ledger, found(call, call.ledger.disputes, "dispute").id)
 
 
 def _intent(call: Call) -> Intent:
     """The PaymentIntent that is about to change; its clock never runs backwards."""
-    intent = _found(call, call.ledger.intents, "payment_intent")
+    intent = found(call, call.ledger.intents, "payment_intent")
     call.sandbox.touch(intent)
     return intent
 
@@ -288,6 +289,7 @@ HANDLERS: list[tuple[str, str, Handler]] = [
     ("POST", "/v1/payment_intents", create_intent),
     ("GET", "/v1/payment_intents", list_intents),
     ("GET", "/v1/payment_intents/{id}", get_intent),
+    ("POST", "/v1/payment_intents/{id}", update_intent),
     ("POST", "/v1/payment_intents/{id}/confirm", confirm_intent),
     ("POST", "/v1/payment_intents/{id}/capture", capture_intent),
     ("POST", "/v1/payment_intents/{id}/increment_authorization", increment_intent),
@@ -300,7 +302,6 @@ HANDLERS: list[tuple[str, str, Handler]] = [
     ("GET", "/v1/charges/{id}", get_charge),
     ("GET", "/v1/disputes", list_disputes),
     ("GET", "/v1/disputes/{id}", get_dispute),
-    ("GET", "/v1/balance_transactions/{id}", get_transaction),
     ("GET", "/v1/events", list_events),
     ("GET", "/v1/events/{id}", get_event),
 ]
@@ -309,5 +310,5 @@ HANDLERS: list[tuple[str, str, Handler]] = [
 def routes(sandbox: Sandbox) -> list[Route]:
     return [
         Route(path, endpoint(sandbox, handler), methods=[method])
-        for method, path, handler in HANDLERS
+        for method, path, handler in (*HANDLERS, *customers.HANDLERS, *money.HANDLERS)
     ]

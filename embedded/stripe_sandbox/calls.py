@@ -1,6 +1,5 @@
 """One API call in Stripe's manner: its key, its idempotency, its errors, its expansions."""
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,7 @@ import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from embedded.stripe_sandbox import shapes
+from embedded.stripe_sandbox import people, shapes
 from embedded.stripe_sandbox.errors import StripeError, invalid, refused
 from embedded.stripe_sandbox.forms import Form
 from embedded.stripe_sandbox.ledger import (
@@ -20,7 +19,9 @@ from embedded.stripe_sandbox.ledger import (
     Ledger,
     Request,
 )
+from embedded.stripe_sandbox.payouts import payout_json
 from embedded.stripe_sandbox.refunds import refundable_minor
+from embedded.stripe_sandbox.reviews import review_json
 from embedded.stripe_sandbox.sandbox import Kept, Sandbox
 
 STAND_IN = "This is farebox's stand-in for Stripe, not Stripe."
@@ -33,6 +34,7 @@ class Call:
     sandbox: Sandbox
     form: Form
     object_id: str
+    account: str | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -46,29 +48,20 @@ def endpoint(sandbox: Sandbox, handler: Handler) -> Callable[[HttpRequest], Awai
     async def answer(http: HttpRequest) -> Response:
         encoded = (await http.body()).decode() if http.method == "POST" else http.url.query
         # No await below but for an outage: a call is done in one piece.
-        call = Call(sandbox, Form(encoded), http.path_params.get("id", ""))
-        failing = _outage(sandbox)
-        if failing and not sandbox.outage.after_effect:
-            return await _fail(sandbox)
+        call = Call(
+            sandbox,
+            Form(encoded),
+            http.path_params.get("id", ""),
+            http.headers.get("stripe-account"),
+        )
+        sandbox.calls[http.method] += 1
+        outage = sandbox.outages.failing(http.method, http.url.path)
+        if outage is not None and not outage.after_effect:
+            return await outage.answer()
         response = _perform(call, handler, http)
-        return await _fail(sandbox) if failing else response
+        return response if outage is None else await outage.answer()
 
     return answer
-
-
-def _outage(sandbox: Sandbox) -> bool:
-    if sandbox.outage.count <= 0:
-        return False
-    sandbox.outage.count -= 1
-    return True
-
-
-async def _fail(sandbox: Sandbox) -> Response:
-    outage = sandbox.outage
-    if outage.hang_seconds:
-        await asyncio.sleep(outage.hang_seconds)
-    kind = "invalid_request_error" if outage.status == 429 else "api_error"
-    return _json({"error": {"type": kind, "message": "An outage, as asked for."}}, outage.status)
 
 
 def _perform(call: Call, handler: Handler, http: HttpRequest) -> Response:
@@ -84,11 +77,11 @@ def _perform(call: Call, handler: Handler, http: HttpRequest) -> Response:
     try:
         _require_key(http.headers.get("authorization", ""))
         asked = f"{http.method} {http.url.path} {call.form.canonical()}"
-        if key is not None and (kept := call.sandbox.kept.get(key)):
+        if key is not None and (kept := call.sandbox.answered(key)):
             return _replay(kept, asked, key, headers)
         status, body = _do(call, handler, Request(request_id, key))
         if key is not None:
-            call.sandbox.keep(key, Kept(asked, status, body))
+            call.sandbox.keep(key, Kept(asked, status, body, call.ledger.now))
     except StripeError as error:
         return _json({"error": error.error}, error.status, headers)
     return Response(body, status, {**headers, "Content-Type": "application/json"})
@@ -184,8 +177,20 @@ def fetch(ledger: Ledger, object_id: str) -> JsonObject:
     if refund := ledger.refunds.get(object_id):
         return shapes.refund_json(refund)
     if transaction := ledger.transactions.get(object_id):
-        return shapes.transaction_json(transaction)
+        return shapes.transaction_json(transaction, ledger.now)
     if dispute := ledger.disputes.get(object_id):
         refundable = refundable_minor(ledger.intents[dispute.intent_id]) > 0
         return shapes.dispute_json(dispute, refundable and dispute.status.startswith("warning_"))
+    return _fetch_other(ledger, object_id)
+
+
+def _fetch_other(ledger: Ledger, object_id: str) -> JsonObject:
+    if customer := ledger.customers.get(object_id):
+        return people.customer_json(customer)
+    if method := ledger.methods.get(object_id):
+        return people.method_json(method)
+    if review := ledger.reviews.get(object_id):
+        return review_json(review)
+    if payout := ledger.payouts.get(object_id):
+        return payout_json(payout)
     raise invalid(f"{object_id} cannot be expanded.", param="expand")

@@ -1,15 +1,56 @@
-"""The bodies of `/_sandbox/…`: what may be asked of the sandbox, with its bounds."""
+"""The bodies of `/_sandbox/…`: what may be asked of the sandbox, with its bounds.
 
+PUT  endpoints        Endpoints      where webhooks go
+POST play             PlayOrder      lives of payments from a seed, delivered with faults
+POST advance          Advance        one thing more happens to one payment
+GET  deliveries                      counts of what was delivered, failed, dropped
+POST drain            Drain          wait until nothing is pending
+POST send-raw         RawBody        any body, any signature
+POST redeliver        {events: []}   those, or all that are awaited
+POST outage           OutageOrder    the API fails by this one rule
+POST outages          OutagesOrder   or by several; GET shows what is left of them
+POST silence          SilenceOrder   the next events are never made, or never delivered
+POST clock            ClockOrder     what time it is at Stripe
+POST customers        CustomerOrder  a customer whose charges end as told
+POST payouts          PayoutOrder    an automatic payout; payouts/advance: PayoutStep
+GET  truth            ?stripe_id= &details=true
+GET  calls                           how often the API was called, by method
+"""
+
+import re
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PositiveInt,
+    field_validator,
+)
 
 from embedded.stripe_sandbox.ledger import API_VERSION
+from embedded.stripe_sandbox.outcomes import is_outcome
 
 Probability = float
 # A play is held in memory: a payment with its events takes some 27 kB, so this many stay under a gigabyte.
 MOST_PAYMENTS = 30_000
+
+
+def _has_a_zone(moment: int | datetime) -> int | datetime:
+    if isinstance(moment, datetime) and moment.tzinfo is None:
+        raise ValueError("a time zone is needed")
+    return moment
+
+
+# An epoch second, or a time with its zone.
+Moment = Annotated[int | datetime, AfterValidator(_has_a_zone)]
+
+
+def epoch_of(moment: int | datetime) -> int:
+    return int(moment.timestamp()) if isinstance(moment, datetime) else moment
 
 
 class Asked(BaseModel):
@@ -57,29 +98,21 @@ class FaultsOrder(Asked):
     delay_ms: int = Field(default=0, ge=0)
     tie_seconds: Probability = Field(default=0.0, ge=0, le=1)
     drop: Probability = Field(default=0.0, ge=0, le=1)
+    never_made: Probability = Field(default=0.0, ge=0, le=1)
 
 
 class PlayOrder(Asked):
     """`start_at` is an epoch second or a time with its zone; payments begin within the spread."""
 
     seed: int | str
-    start_at: int | datetime
+    start_at: Moment
     spread_seconds: int = Field(default=30 * 86_400, ge=0)
     payments: list[PaymentOrder] = Field(max_length=MOST_PAYMENTS)
     faults: FaultsOrder = FaultsOrder()
 
-    @field_validator("start_at")
-    @classmethod
-    def _has_a_zone(cls, start_at: int | datetime) -> int | datetime:
-        if isinstance(start_at, datetime) and start_at.tzinfo is None:
-            raise ValueError("start_at needs a time zone")
-        return start_at
-
     @property
     def start_epoch(self) -> int:
-        if isinstance(self.start_at, datetime):
-            return int(self.start_at.timestamp())
-        return self.start_at
+        return epoch_of(self.start_at)
 
 
 class Advance(Asked):
@@ -108,7 +141,76 @@ class RawBody(Asked):
 
 
 class OutageOrder(Asked):
-    status: Literal[429, 500, 502, 503, "timeout"]
+    """Of the calls whose method and path (a regular expression, searched for) match, `skip` pass, then `count` fail.
+
+    `disconnect` closes the connection instead of answering; `garbage` answers 200 with no JSON of Stripe's.
+    """
+
+    status: Literal[409, 429, 500, 502, 503, "timeout", "disconnect", "garbage"]
     count: int = Field(ge=0)
+    skip: int = Field(default=0, ge=0)
+    method: Literal["GET", "POST"] | None = None
+    path: str = ""
     hang_seconds: float = Field(default=90.0, ge=0)
+    retry_after_seconds: int | None = Field(default=None, ge=0)
+    garbage: Literal["html", "truncated", "empty", "array", "bytes"] = "html"
     after_effect: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_pattern(cls, path: str) -> str:
+        try:
+            re.compile(path)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return path
+
+
+class OutagesOrder(Asked):
+    outages: list[OutageOrder]
+
+
+class ClockOrder(Asked):
+    """None is the wall's time again; a clock that is set stands still unless it is told to tick."""
+
+    now: Moment | None
+    ticking: bool = False
+
+
+class SilenceOrder(Asked):
+    """The next `count` events, of `types` if any are given, are in no list at all or only never delivered."""
+
+    fate: Literal["never_made", "undelivered"]
+    count: int = Field(ge=0)
+    types: list[str] = []
+
+
+class CustomerOrder(Asked):
+    """A customer with a saved method, or new outcomes for the one that `customer` has."""
+
+    customer: str | None = None
+    outcomes: list[str] = Field(min_length=1)
+    type: Literal["card", "sepa_debit"] | None = None
+    metadata: dict[str, str] = {}
+
+    @field_validator("outcomes")
+    @classmethod
+    def _are_known(cls, outcomes: list[str]) -> list[str]:
+        unknown = [each for each in outcomes if not is_outcome(each)]
+        if unknown:
+            raise ValueError(f"unknown outcomes: {', '.join(unknown)}")
+        return outcomes
+
+
+class PayoutOrder(Asked):
+    """An automatic payout of what is available; `skew_minor` makes it differ from its lines."""
+
+    currency: str = Field(pattern="^[A-Za-z]{3}$")
+    skew_minor: int = 0
+    fee_minor: int | None = Field(default=None, gt=0)
+    account: str | None = None
+
+
+class PayoutStep(Asked):
+    payout: str
+    action: Literal["in_transit", "paid", "failed", "canceled", "reconciled"]

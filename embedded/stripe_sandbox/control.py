@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from urllib.parse import parse_qsl
 
 import orjson
 from pydantic import ValidationError
@@ -11,23 +12,33 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from embedded.stripe_sandbox import payouts
 from embedded.stripe_sandbox.calls import STAND_IN
 from embedded.stripe_sandbox.commands import (
     Advance,
+    ClockOrder,
+    CustomerOrder,
     Drain,
     Endpoints,
     OutageOrder,
+    OutagesOrder,
+    PayoutOrder,
+    PayoutStep,
     PlayOrder,
     RawBody,
+    SilenceOrder,
+    epoch_of,
 )
+from embedded.stripe_sandbox.customers import kind_of, new_customer, save_method
 from embedded.stripe_sandbox.delivery import Endpoint, Patience
 from embedded.stripe_sandbox.faults import Faults
-from embedded.stripe_sandbox.ledger import IllegalTransition, JsonObject
+from embedded.stripe_sandbox.ledger import IllegalTransition, Intent, JsonObject
+from embedded.stripe_sandbox.outages import Outage
 from embedded.stripe_sandbox.play import PaymentSpec, Span, UnknownLifecycle
-from embedded.stripe_sandbox.sandbox import Outage, Sandbox
+from embedded.stripe_sandbox.sandbox import Sandbox, Silence
 from embedded.stripe_sandbox.signing import sign
 from embedded.stripe_sandbox.story import ACTIONS, Step
-from embedded.stripe_sandbox.truth import truth_of, truths
+from embedded.stripe_sandbox.truth import truth_of, whole_truth
 
 Command = Callable[[Sandbox, bytes], Awaitable[JsonObject]]
 
@@ -122,23 +133,93 @@ async def redeliver(sandbox: Sandbox, body: bytes) -> JsonObject:
 
 async def set_outage(sandbox: Sandbox, body: bytes) -> JsonObject:
     order = OutageOrder.model_validate_json(body)
-    hangs = order.status == "timeout"
-    sandbox.outage = Outage(
-        status=504 if isinstance(order.status, str) else order.status,
-        count=order.count,
-        hang_seconds=order.hang_seconds if hangs else 0.0,
-        after_effect=order.after_effect,
-    )
-    return asdict(sandbox.outage)
+    sandbox.outages.rules = [Outage(**order.model_dump())]
+    return asdict(sandbox.outages.rules[0])
+
+
+async def set_outages(sandbox: Sandbox, body: bytes) -> JsonObject:
+    orders = OutagesOrder.model_validate_json(body).outages
+    sandbox.outages.rules = [Outage(**each.model_dump()) for each in orders]
+    return await show_outages(sandbox, b"")
+
+
+async def show_outages(sandbox: Sandbox, body: bytes) -> JsonObject:
+    return {"outages": [asdict(rule) for rule in sandbox.outages.rules]}
+
+
+async def set_silence(sandbox: Sandbox, body: bytes) -> JsonObject:
+    order = SilenceOrder.model_validate_json(body)
+    sandbox.silence = Silence(order.fate, order.count, tuple(order.types))
+    return asdict(sandbox.silence)
+
+
+async def set_clock(sandbox: Sandbox, body: bytes) -> JsonObject:
+    order = ClockOrder.model_validate_json(body)
+    sandbox.set_clock(None if order.now is None else epoch_of(order.now), order.ticking)
+    return {"now": sandbox.clock.now()}
+
+
+async def show_calls(sandbox: Sandbox, body: bytes) -> JsonObject:
+    return dict(sandbox.calls)
+
+
+async def set_customer(sandbox: Sandbox, body: bytes) -> JsonObject:
+    order = CustomerOrder.model_validate_json(body)
+    sandbox.touch()
+    ledger = sandbox.ledger
+    if order.customer is None:
+        customer = new_customer(ledger, dict(order.metadata))
+    elif order.customer in ledger.customers:
+        customer = ledger.customers[order.customer]
+    else:
+        raise NotFound(f"no customer {order.customer}")
+    method = ledger.methods.get(customer.method_id or "")
+    if method is None:
+        kind = order.type or kind_of(order.outcomes[0])
+        method = save_method(ledger, customer, kind, list(order.outcomes))
+    method.outcomes = list(order.outcomes)
+    return {"customer": customer.id, "payment_method": method.id}
+
+
+async def make_payout(sandbox: Sandbox, body: bytes) -> JsonObject:
+    order = PayoutOrder.model_validate_json(body)
+    sandbox.touch()
+    currency = order.currency.lower()
+    if order.fee_minor is not None:
+        fee = payouts.charge_fee(sandbox.ledger, payouts.Wish(currency, order.fee_minor))
+        fee.available_on = sandbox.ledger.now
+    wish = payouts.Wish(currency, None, order.skew_minor, order.account)
+    return payouts.payout_json(payouts.pay_out(sandbox.ledger, wish))
+
+
+async def advance_payout(sandbox: Sandbox, body: bytes) -> JsonObject:
+    order = PayoutStep.model_validate_json(body)
+    payout = sandbox.ledger.payouts.get(order.payout)
+    if payout is None:
+        raise NotFound(f"no payout {order.payout}")
+    sandbox.touch()
+    if order.action == "reconciled":
+        payouts.finish_reconciliation(sandbox.ledger, payout)
+    else:
+        payouts.move(sandbox.ledger, payout, order.action)
+    return payouts.payout_json(payout)
 
 
 async def show_truth(sandbox: Sandbox, query: bytes) -> JsonObject:
-    stripe_id = query.decode()
-    if not stripe_id:
-        return truths(sandbox.ledger.intents.values())
-    if stripe_id not in sandbox.ledger.intents:
+    """Of one payment, or of each by its id; with `details` all that the sandbox knows of it."""
+    asked = dict(parse_qsl(query.decode()))
+    stripe_id = asked.get("stripe_id")
+    details = asked.get("details") == "true"
+
+    def tell(intent: Intent) -> JsonObject:
+        return whole_truth(sandbox.ledger, intent) if details else truth_of(intent)
+
+    intents = sandbox.ledger.intents
+    if stripe_id is None:
+        return {intent.id: tell(intent) for intent in intents.values()}
+    if stripe_id not in intents:
         raise NotFound(f"no payment {stripe_id}")
-    return truth_of(sandbox.ledger.intents[stripe_id])
+    return tell(intents[stripe_id])
 
 
 async def show_health(sandbox: Sandbox, body: bytes) -> JsonObject:
@@ -147,8 +228,7 @@ async def show_health(sandbox: Sandbox, body: bytes) -> JsonObject:
 
 def _route(sandbox: Sandbox, method: str, path: str, command: Command) -> Route:
     async def answer(request: Request) -> Response:
-        stripe_id = request.query_params.get("stripe_id", "")
-        given = stripe_id.encode() if method == "GET" else await request.body()
+        given = request.url.query.encode() if method == "GET" else await request.body()
         try:
             return Response(
                 orjson.dumps(await command(sandbox, given)), media_type="application/json"
@@ -180,6 +260,14 @@ COMMANDS: list[tuple[str, str, Command]] = [
     ("POST", "/_sandbox/send-raw", send_raw),
     ("POST", "/_sandbox/redeliver", redeliver),
     ("POST", "/_sandbox/outage", set_outage),
+    ("POST", "/_sandbox/outages", set_outages),
+    ("GET", "/_sandbox/outages", show_outages),
+    ("POST", "/_sandbox/silence", set_silence),
+    ("POST", "/_sandbox/clock", set_clock),
+    ("POST", "/_sandbox/customers", set_customer),
+    ("POST", "/_sandbox/payouts", make_payout),
+    ("POST", "/_sandbox/payouts/advance", advance_payout),
+    ("GET", "/_sandbox/calls", show_calls),
     ("GET", "/_sandbox/truth", show_truth),
     ("GET", "/_sandbox/health", show_health),
 ]

@@ -3,6 +3,7 @@
 from embedded.stripe_sandbox.fees import dispute_fee
 from embedded.stripe_sandbox.ledger import Dispute, IllegalTransition, Intent, Ledger
 from embedded.stripe_sandbox.refunds import refundable_minor
+from embedded.stripe_sandbox.reviews import close_if_open
 from embedded.stripe_sandbox.shapes import dispute_json, tell_charge
 from embedded.stripe_sandbox.truth import withdrawn_minor
 
@@ -43,6 +44,17 @@ def open_dispute(
     _tell(ledger, "funds_withdrawn", intent, dispute)
     if intent.latest_charge is not None:
         tell_charge(ledger, "updated", intent, intent.latest_charge)
+    close_if_open(ledger, intent, "disputed")
+    return dispute
+
+
+def open_prevented(ledger: Ledger, intent: Intent, amount_minor: int | None) -> Dispute:
+    """Resolved with the bank before it was filed: the money is gone, without a fee, and nothing follows."""
+    dispute = _new(ledger, intent, amount_minor, "prevented", "fraudulent")
+    _tell(ledger, "created", intent, dispute)
+    _withdraw(ledger, intent, dispute, fee_minor=0)
+    _tell(ledger, "funds_withdrawn", intent, dispute)
+    _tell(ledger, "closed", intent, dispute)
     return dispute
 
 
@@ -106,13 +118,17 @@ def _new(
         currency=intent.currency,
         status=status,
         reason=reason,
+        livemode=intent.livemode,
     )
     intent.disputes.append(dispute)
     ledger.disputes[dispute.id] = dispute
     return dispute
 
 
-def _withdraw(ledger: Ledger, intent: Intent, dispute: Dispute) -> None:
+def _withdraw(
+    ledger: Ledger, intent: Intent, dispute: Dispute, fee_minor: int | None = None
+) -> None:
+    """Take the money; `fee_minor` is what disputes cost unless it is given."""
     # An inquiry reserves nothing: what it asks about may have been refunded meanwhile.
     left_minor = refundable_minor(intent)
     if dispute.amount_minor > left_minor:
@@ -124,7 +140,10 @@ def _withdraw(ledger: Ledger, intent: Intent, dispute: Dispute) -> None:
         ledger.record(
             "adjustment",
             "dispute",
-            (-dispute.amount_minor, dispute_fee(dispute.currency)),
+            (
+                -dispute.amount_minor,
+                dispute_fee(dispute.currency) if fee_minor is None else fee_minor,
+            ),
             (dispute.currency, dispute.id),
         )
     )

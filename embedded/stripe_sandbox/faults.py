@@ -16,20 +16,25 @@ class Faults:
     delay_ms: int = 0
     tie_seconds: float = 0.0
     drop: float = 0.0
+    never_made: float = 0.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Indexes to send in this order, each after a delay, and those never to be sent."""
+    """Indexes to send in this order, each after a delay, those never to be sent, and those never made."""
 
     sent: Sequence[tuple[int, float]]
     dropped: Sequence[int]
+    never_made: Sequence[int] = ()
 
 
 def plan(count: int, faults: Faults, rng: Random) -> Plan:
     """Decide the fate of `count` events that were told in order."""
     dropped = [index for index in range(count) if rng.random() < faults.drop]
-    gone = set(dropped)
+    # Drawn only if asked for: a seed's other fates stay what they were.
+    unmade = {n for n in range(count) if faults.never_made and rng.random() < faults.never_made}
+    dropped = [index for index in dropped if index not in unmade]
+    gone = unmade.union(dropped)
     kept = [index for index in range(count) if index not in gone]
     repeated = [index for index in kept if rng.random() < faults.duplicates]
     places = [(_place(index, count, faults, rng), index) for index in kept]
@@ -40,6 +45,7 @@ def plan(count: int, faults: Faults, rng: Random) -> Plan:
     return Plan(
         sent=[(index, rng.uniform(0, faults.delay_ms) / 1_000) for _, index in places],
         dropped=dropped,
+        never_made=sorted(unmade),
     )
 
 

@@ -79,6 +79,12 @@ class Form:
                 found[match[1]] = value
         return found
 
+    def changed(self, name: str, before: Mapping[str, str]) -> dict[str, str]:
+        """`before` with the keys that are given changed, and those that are given empty removed."""
+        given = re.compile(rf"{re.escape(name)}\[([^\[\]]+)\]")
+        changes = {match[1]: value for key, value in self.pairs if (match := given.fullmatch(key))}
+        return {key: value for key, value in {**before, **changes}.items() if value}
+
     def canonical(self) -> str:
         """The same for the same parameters, in whatever order they came."""
         return repr(sorted(self.pairs))

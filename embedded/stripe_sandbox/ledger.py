@@ -1,5 +1,6 @@
 """What is true inside the sandbox: mutable objects, money in int minor units, and who is told."""
 
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from embedded.stripe_sandbox.ids import Ids
 JsonObject = dict[str, Any]
 
 API_VERSION = "2026-08-26.dahlia"
+# Funds become available two days later, as on Stripe's fast schedule.
+SETTLES_AFTER_SECONDS = 2 * 86_400
 # Events of these endings say what the object was before.
 UPDATES = (".updated", ".captured", ".refunded", ".closed", ".failed")
 
@@ -34,6 +37,12 @@ class Transaction:
     fee_minor: int
     currency: str
     source: str
+    available_on: int
+    payout_id: str | None = None
+
+    @property
+    def net_minor(self) -> int:
+        return self.amount_minor - self.fee_minor
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,17 @@ class Charge:
     captured: bool = False
     captured_minor: int = 0
     error: PaymentError | None = None
-    transaction_id: str | None = None
+    # One for each capture.
+    transaction_ids: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    three_d_secure: str | None = None
+    mandate_id: str | None = None
+    review_id: str | None = None
+
+    @property
+    def transaction_id(self) -> str | None:
+        """The latest: the one that the charge names."""
+        return self.transaction_ids[-1] if self.transaction_ids else None
 
 
 @dataclass
@@ -90,7 +108,60 @@ class Dispute:
     status: str
     reason: str
     has_evidence: bool = False
+    livemode: bool = False
     transactions: list[Transaction] = field(default_factory=list)
+
+
+@dataclass
+class Review:
+    """Somebody at the merchant is to look at a payment; `closed_reason` once that is over."""
+
+    id: str
+    created: int
+    intent_id: str
+    charge_id: str
+    closed_reason: str | None = None
+
+
+@dataclass
+class Customer:
+    id: str
+    created: int
+    metadata: dict[str, str]
+    method_id: str | None = None
+    account: str | None = None
+
+
+@dataclass
+class Method:
+    """A saved payment method; its next attempt ends as the first of `outcomes` says, the last one stays."""
+
+    id: str
+    created: int
+    kind: str
+    outcomes: list[str]
+    customer_id: str | None = None
+    mandate_id: str | None = None
+    account: str | None = None
+
+
+@dataclass
+class Payout:
+    id: str
+    created: int
+    amount_minor: int
+    currency: str
+    automatic: bool
+    transaction_id: str
+    arrival_date: int
+    status: str = "pending"
+    reconciliation: str = "not_applicable"
+    failure_code: str | None = None
+    failure_transaction_id: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    last_event_at: int = 0
+    livemode: bool = False
+    account: str | None = None
 
 
 @dataclass
@@ -115,6 +186,14 @@ class Intent:
     refunds: list[Refund] = field(default_factory=list)
     disputes: list[Dispute] = field(default_factory=list)
     last_event_at: int = 0
+    setup_future_usage: str | None = None
+    # How the customer proved to be the customer in the attempt under way.
+    three_d_secure: str | None = None
+    mandate_id: str | None = None
+    review: Review | None = None
+    invoice_id: str | None = None
+    livemode: bool = False
+    account: str | None = None
 
     @property
     def latest_charge(self) -> Charge | None:
@@ -140,6 +219,8 @@ class Event:
     snapshot: JsonObject
     previous: JsonObject | None
     request: Request
+    livemode: bool = False
+    account: str | None = None
 
 
 Sink = Callable[[Event], None]
@@ -158,23 +239,49 @@ class Ledger:
         self.refunds: dict[str, Refund] = {}
         self.disputes: dict[str, Dispute] = {}
         self.transactions: dict[str, Transaction] = {}
+        self.reviews: dict[str, Review] = {}
+        self.customers: dict[str, Customer] = {}
+        self.methods: dict[str, Method] = {}
+        self.payouts: dict[str, Payout] = {}
+        # What happens by itself when the clock gets there: (second, number, payment, action).
+        self.agenda: list[tuple[int, int, str, str]] = []
         self._told: dict[str, JsonObject] = {}
 
-    def emit(self, type_: str, intent: Intent, snapshot: JsonObject) -> None:
-        """Tell the sink.  A payment's own events never run backwards in time."""
-        intent.last_event_at = max(self.now, intent.last_event_at)
+    def emit(self, type_: str, about: Intent | Payout, snapshot: JsonObject) -> None:
+        """Tell the sink.  The events of one payment, or payout, never run backwards in time."""
+        about.last_event_at = max(self.now, about.last_event_at)
         told = self._told.get(snapshot["id"])
         self._told[snapshot["id"]] = snapshot
         self.sink(
             Event(
                 id=self.ids.new("evt"),
                 type=type_,
-                created=intent.last_event_at,
-                intent_id=intent.id,
+                created=about.last_event_at,
+                intent_id=about.id,
                 snapshot=snapshot,
                 previous=_changed(type_, told, snapshot),
                 request=self.request,
+                livemode=about.livemode,
+                account=about.account,
             )
+        )
+
+    def account_of(self, object_id: str) -> str | None:
+        """The connected account that an object belongs to; none is the platform's own."""
+        for made in (self.charges, self.refunds, self.disputes, self.reviews):
+            if part := made.get(object_id):
+                return self.intents[part.intent_id].account
+        if transaction := self.transactions.get(object_id):
+            return self.account_of(transaction.source)
+        for owned in (self.intents, self.payouts, self.customers, self.methods):
+            if whole := owned.get(object_id):
+                return whole.account
+        return None
+
+    def later(self, intent: Intent, action: str, after_seconds: int) -> None:
+        """Let `action` of `story.ACTIONS` happen when the clock has moved on so far."""
+        heapq.heappush(
+            self.agenda, (self.now + after_seconds, len(self.transactions), intent.id, action)
         )
 
     def told(self, object_id: str) -> JsonObject | None:
@@ -200,6 +307,7 @@ class Ledger:
             fee_minor=fee_minor,
             currency=currency,
             source=source,
+            available_on=self.now + SETTLES_AFTER_SECONDS,
         )
         self.transactions[transaction.id] = transaction
         return transaction

@@ -11,19 +11,23 @@ DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
 PAGE_PARAMETERS = ("limit", "starting_after", "ending_before", "expand", "created")
 COMPARED: dict[str, Callable[[int, int], bool]] = {
-    "created": lambda created, bound: created == bound,
-    "created[gte]": lambda created, bound: created >= bound,
-    "created[gt]": lambda created, bound: created > bound,
-    "created[lte]": lambda created, bound: created <= bound,
-    "created[lt]": lambda created, bound: created < bound,
+    "": lambda second, bound: second == bound,
+    "[gte]": lambda second, bound: second >= bound,
+    "[gt]": lambda second, bound: second > bound,
+    "[lte]": lambda second, bound: second <= bound,
+    "[lt]": lambda second, bound: second < bound,
 }
 
 
-def created_in(form: Form) -> Callable[[int], bool]:
-    """Whether an epoch second lies within what `created` asks for."""
-    bounds = [(compare, form.integer(name)) for name, compare in COMPARED.items()]
+def seconds_in(form: Form, name: str) -> Callable[[int], bool]:
+    """Whether an epoch second lies within what the parameter `name` asks for."""
+    bounds = [(compare, form.integer(name + suffix)) for suffix, compare in COMPARED.items()]
     given = [(compare, bound) for compare, bound in bounds if bound is not None]
-    return lambda created: all(compare(created, bound) for compare, bound in given)
+    return lambda second: all(compare(second, bound) for compare, bound in given)
+
+
+def created_in(form: Form) -> Callable[[int], bool]:
+    return seconds_in(form, "created")
 
 
 def limit_of(form: Form) -> int:

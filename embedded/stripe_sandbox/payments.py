@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 from embedded.stripe_sandbox.fees import charge_fee
 from embedded.stripe_sandbox.ledger import Charge, IllegalTransition, Intent, Ledger, PaymentError
+from embedded.stripe_sandbox.reviews import close_if_open
 from embedded.stripe_sandbox.shapes import tell_charge, tell_intent
+from embedded.stripe_sandbox.truth import AUTHENTICATION_FAILED_CODE
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
 ATTEMPTABLE = (*CONFIRMABLE, "requires_action")
 CANCELABLE = (*ATTEMPTABLE, "requires_capture", "processing")
 AUTHENTICATION_FAILED = PaymentError(
-    code="payment_intent_authentication_failure",
+    code=AUTHENTICATION_FAILED_CODE,
     message="The provided payment method has failed authentication.",
     kind="invalid_request_error",
 )
@@ -29,6 +31,10 @@ class Order:
     metadata: Mapping[str, str] = field(default_factory=dict)
     customer: str | None = None
     description: str | None = None
+    setup_future_usage: str | None = None
+    invoice_id: str | None = None
+    livemode: bool = False
+    account: str | None = None
 
 
 def create(ledger: Ledger, order: Order) -> Intent:
@@ -44,6 +50,10 @@ def create(ledger: Ledger, order: Order) -> Intent:
         method=order.method,
         customer=order.customer,
         description=order.description,
+        setup_future_usage=order.setup_future_usage,
+        invoice_id=order.invoice_id,
+        livemode=order.livemode,
+        account=order.account,
     )
     ledger.intents[intent.id] = intent
     tell_intent(ledger, "created", intent)
@@ -52,6 +62,10 @@ def create(ledger: Ledger, order: Order) -> Intent:
 
 def require_confirmable(intent: Intent) -> None:
     _require(intent, CONFIRMABLE, "confirmed")
+
+
+def require_open(intent: Intent) -> None:
+    _require(intent, ATTEMPTABLE, "changed")
 
 
 def require_action(ledger: Ledger, intent: Intent) -> None:
@@ -68,6 +82,8 @@ def start_debit(ledger: Ledger, intent: Intent, method: str = "sepa_debit") -> N
     _require(intent, ATTEMPTABLE, "confirmed")
     intent.status, intent.error = "processing", None
     intent.method_types = [method]
+    # A debit needs the customer's mandate; a saved method brings its own.
+    intent.mandate_id = intent.mandate_id or ledger.ids.new("mandate")
     charge = _new_charge(ledger, intent, "pending")
     tell_intent(ledger, "processing", intent)
     tell_charge(ledger, "pending", intent, charge)
@@ -80,6 +96,8 @@ def succeed(ledger: Ledger, intent: Intent) -> None:
         return
     _require(intent, ATTEMPTABLE, "confirmed")
     intent.error = None
+    if intent.status == "requires_action":
+        intent.three_d_secure = "authenticated"
     charge = _new_charge(ledger, intent, "succeeded")
     if intent.capture_method == "manual":
         intent.status, intent.capturable_minor = "requires_capture", intent.amount_minor
@@ -95,7 +113,7 @@ def succeed(ledger: Ledger, intent: Intent) -> None:
 
 
 def _settle_debit(ledger: Ledger, intent: Intent) -> None:
-    charge = _latest(intent)
+    charge = latest_charge(intent)
     charge.status = "succeeded"
     _take(ledger, intent, charge, intent.amount_minor)
     book_fee(ledger, intent)
@@ -115,13 +133,13 @@ def fail(ledger: Ledger, intent: Intent, error: PaymentError) -> None:
     if charge is not None:
         charge.error = error
         tell_charge(ledger, "failed", intent, charge)
-    intent.method = None
+    intent.method, intent.three_d_secure, intent.mandate_id = None, None, None
     tell_intent(ledger, "payment_failed", intent)
 
 
 def _failed_charge(ledger: Ledger, intent: Intent, error: PaymentError) -> Charge | None:
     if intent.status == "processing":
-        charge = _latest(intent)
+        charge = latest_charge(intent)
         charge.status = "failed"
         return charge
     # Nobody was asked for money when the customer did not pass authentication.
@@ -132,15 +150,14 @@ def _failed_charge(ledger: Ledger, intent: Intent, error: PaymentError) -> Charg
 
 def book_fee(ledger: Ledger, intent: Intent) -> None:
     """Attach the balance transaction; with asynchronous capture this comes a little later."""
-    charge = _latest(intent)
+    charge = latest_charge(intent)
     fee_minor = charge_fee(charge.captured_minor, charge.currency)
-    charge.transaction_id = ledger.book(
-        "charge", "charge", (charge.captured_minor, fee_minor), charge
-    )
+    amounts = (charge.captured_minor, fee_minor)
+    charge.transaction_ids.append(ledger.book(_kind(charge), "charge", amounts, charge))
 
 
 def settle(ledger: Ledger, intent: Intent) -> None:
-    charge = _latest(intent)
+    charge = latest_charge(intent)
     if charge.captured and charge.transaction_id is None:
         book_fee(ledger, intent)
         tell_charge(ledger, "updated", intent, charge)
@@ -156,11 +173,12 @@ def capture(ledger: Ledger, intent: Intent, amount_minor: int | None, final: boo
             f"{intent.capturable_minor} that can be captured.",
             "amount_too_large" if taken_minor > 0 else "parameter_invalid_integer",
         )
-    charge = _latest(intent)
+    charge = latest_charge(intent)
     _take(ledger, intent, charge, taken_minor)
     intent.capturable_minor -= taken_minor
     fee_minor = charge_fee(taken_minor, charge.currency)
-    charge.transaction_id = ledger.book("charge", "charge", (taken_minor, fee_minor), charge)
+    booked = ledger.book(_kind(charge), "charge", (taken_minor, fee_minor), charge)
+    charge.transaction_ids.append(booked)
     if not final and intent.capturable_minor > 0:
         tell_charge(ledger, "updated", intent, charge)
         tell_intent(ledger, "amount_capturable_updated", intent)
@@ -180,7 +198,7 @@ def increase_authorization(ledger: Ledger, intent: Intent, amount_minor: int) ->
         )
     intent.capturable_minor += amount_minor - intent.amount_minor
     intent.amount_minor = amount_minor
-    charge = _latest(intent)
+    charge = latest_charge(intent)
     charge.amount_minor = amount_minor
     tell_charge(ledger, "updated", intent, charge)
     tell_intent(ledger, "amount_capturable_updated", intent)
@@ -195,9 +213,10 @@ def cancel(ledger: Ledger, intent: Intent, reason: str | None) -> None:
         )
     authorized = intent.status == "requires_capture"
     _end(ledger, intent, reason)
+    close_if_open(ledger, intent, "canceled")
     if authorized:
         # Releasing an authorisation comes as a refund of a charge that was never captured.
-        tell_charge(ledger, "refunded", intent, _latest(intent))
+        tell_charge(ledger, "refunded", intent, latest_charge(intent))
     tell_intent(ledger, "canceled", intent)
 
 
@@ -205,13 +224,13 @@ def expire(ledger: Ledger, intent: Intent) -> None:
     """An authorisation lapsed before it was captured."""
     _require(intent, ("requires_capture",), "expired")
     _end(ledger, intent, "automatic")
-    tell_charge(ledger, "expired", intent, _latest(intent))
+    tell_charge(ledger, "expired", intent, latest_charge(intent))
     tell_intent(ledger, "canceled", intent)
 
 
 def _end(ledger: Ledger, intent: Intent, reason: str | None) -> None:
     if intent.status == "processing":
-        _latest(intent).status = "failed"
+        latest_charge(intent).status = "failed"
     intent.status, intent.capturable_minor = "canceled", 0
     intent.canceled_at, intent.cancellation_reason = ledger.now, reason
 
@@ -226,10 +245,17 @@ def _new_charge(ledger: Ledger, intent: Intent, status: str) -> Charge:
         status=status,
         method=intent.method_types[0],
         metadata=dict(intent.metadata),
+        three_d_secure=intent.three_d_secure,
+        mandate_id=intent.mandate_id,
     )
     intent.charges.append(charge)
     ledger.charges[charge.id] = charge
     return charge
+
+
+def _kind(charge: Charge) -> str:
+    """What Stripe calls the balance transaction: only cards are charged, the rest are payments."""
+    return "charge" if charge.method == "card" else "payment"
 
 
 def _take(ledger: Ledger, intent: Intent, charge: Charge, amount_minor: int) -> None:
@@ -238,7 +264,7 @@ def _take(ledger: Ledger, intent: Intent, charge: Charge, amount_minor: int) -> 
     intent.received_minor += amount_minor
 
 
-def _latest(intent: Intent) -> Charge:
+def latest_charge(intent: Intent) -> Charge:
     charge = intent.latest_charge
     if charge is None:
         raise IllegalTransition("This PaymentIntent has no charge.", "resource_missing")

@@ -10,7 +10,7 @@ from embedded.stripe_sandbox.ids import Ids
 from embedded.stripe_sandbox.ledger import API_VERSION, Event, JsonObject, Ledger
 from embedded.stripe_sandbox.lifecycles import LIVES, Scene
 from embedded.stripe_sandbox.payments import Order
-from embedded.stripe_sandbox.truth import truths
+from embedded.stripe_sandbox.truth import details_of, truths
 
 LIFECYCLES = {**LIVES, **AFTERLIVES}
 # Half of all payments are the plain thing; the other half shares every other life evenly.
@@ -66,6 +66,8 @@ class Played:
     truth: dict[str, JsonObject]
     lifecycles: dict[str, str]
     undecidable: frozenset[str]
+    # What else is true of each payment (`truth.details_of`).
+    details: dict[str, JsonObject]
 
 
 @dataclass
@@ -90,6 +92,7 @@ def play(
         truth=truths(ledger.intents.values()),
         lifecycles={part.scene.intent.id: part.lifecycle for part in parts},
         undecidable=undecidable(told),
+        details={each.id: details_of(ledger, each) for each in ledger.intents.values()},
     )
 
 
@@ -133,13 +136,15 @@ def event_json(event: Event, pending_webhooks: int = 1) -> JsonObject:
     data: JsonObject = {"object": event.snapshot}
     if event.previous is not None:
         data["previous_attributes"] = event.previous
+    account: JsonObject = {} if event.account is None else {"account": event.account}
     return {
         "id": event.id,
         "object": "event",
+        **account,
         "api_version": API_VERSION,
         "created": event.created,
         "data": data,
-        "livemode": False,
+        "livemode": event.livemode,
         "pending_webhooks": pending_webhooks,
         "request": {"id": event.request.id, "idempotency_key": event.request.idempotency_key},
         "type": event.type,

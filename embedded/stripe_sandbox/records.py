@@ -42,18 +42,23 @@ class Records:
     def __init__(self) -> None:
         self.by_id: dict[str, Record] = {}
         self._ordered: list[Record] = []
+        self._told = 0
 
     def add(self, event: Event, versions: Iterable[str], charge: JsonObject | None) -> Record:
         """Render `event` once for each API version that some endpoint wants."""
         bodies = {API_VERSION: _halves(event_json(event))}
         for version in versions:
             bodies.setdefault(version, _halves(_older(event_json(event), version, charge)))
-        record = Record(
-            event.id, event.type, event.created, len(self.by_id), event.intent_id, bodies
-        )
+        record = Record(event.id, event.type, event.created, self._told, event.intent_id, bodies)
+        self._told += 1
         self.by_id[record.id] = record
         insort(self._ordered, record, key=lambda each: each.moment)
         return record
+
+    def forget(self, record: Record) -> None:
+        """As if Stripe had never made this event: no list knows it."""
+        del self._ordered[self._index(record)]
+        del self.by_id[record.id]
 
     def older_than(self, cursor: Record | None) -> Iterator[Record]:
         """Newest first, from the one after `cursor`, or from the newest."""
@@ -62,7 +67,9 @@ class Records:
 
     def newer_than(self, cursor: Record) -> Iterator[Record]:
         """Oldest first, from the one told after `cursor`."""
-        return (self._ordered[place] for place in range(self._index(cursor) + 1, len(self.by_id)))
+        return (
+            self._ordered[place] for place in range(self._index(cursor) + 1, len(self._ordered))
+        )
 
     def _index(self, record: Record) -> int:
         return bisect_left(self._ordered, record.moment, key=lambda each: each.moment)

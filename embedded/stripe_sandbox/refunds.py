@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from embedded.stripe_sandbox.ledger import Charge, IllegalTransition, Intent, Ledger, Refund
+from embedded.stripe_sandbox.reviews import close_if_open
 from embedded.stripe_sandbox.shapes import refund_json, tell_charge
 from embedded.stripe_sandbox.truth import disputed_minor, refunded_minor
 
@@ -14,6 +15,7 @@ LEGAL = {
     "failed": (),
     "canceled": (),
 }
+CHARGED_BACK = ("needs_response", "under_review", "lost", "prevented")
 # While in one of these, a refund's amount is gone from what was received.
 HOLDING = ("pending", "succeeded")
 
@@ -32,6 +34,7 @@ def refund(
 ) -> Refund:
     """Give back `amount_minor`, or all that is left; `labels` are its reason and metadata."""
     charge = _captured_charge(intent)
+    _require_undisputed(intent, charge)
     left_minor = refundable_minor(intent)
     wanted_minor = left_minor if amount_minor is None else amount_minor
     if left_minor <= 0:
@@ -57,6 +60,9 @@ def refund(
     if status != "requires_action":
         tell_charge(ledger, "refunded", intent, charge)
     ledger.emit("refund.created", intent, refund_json(made))
+    if refundable_minor(intent) == 0:
+        fraud = reason == "fraudulent"
+        close_if_open(ledger, intent, "refunded_as_fraud" if fraud else "refunded")
     return made
 
 
@@ -93,11 +99,21 @@ def _tell_updated(ledger: Ledger, intent: Intent, made: Refund) -> None:
 def _book(ledger: Ledger, made: Refund) -> None:
     holds = made.status in HOLDING
     if holds and made.transaction_id is None:
-        made.transaction_id = ledger.book("refund", "refund", (-made.amount_minor, 0), made)
+        made.transaction_id = ledger.book(_kind(made), "refund", (-made.amount_minor, 0), made)
     if not holds and made.transaction_id and made.failure_transaction_id is None:
         made.failure_transaction_id = ledger.book(
             "refund_failure", "refund_failure", (made.amount_minor, 0), made
         )
+
+
+def _kind(made: Refund) -> str:
+    return "payment_refund" if made.charge_id.startswith("py_") else "refund"
+
+
+def _require_undisputed(intent: Intent, charge: Charge) -> None:
+    """What a bank has taken back is not given back once more; an inquiry, or a dispute won, is no bar."""
+    if any(each.charge_id == charge.id and each.status in CHARGED_BACK for each in intent.disputes):
+        raise IllegalTransition(f"Charge {charge.id} has been charged back.", "charge_disputed")
 
 
 def _require_left(intent: Intent, wanted_minor: int) -> None:

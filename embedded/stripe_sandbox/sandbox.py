@@ -1,35 +1,35 @@
 """The stand-in as one thing: its ledger, its events, its deliveries, and its faults."""
 
 import asyncio
-import time
+import contextlib
+import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from embedded.stripe_sandbox.clock import Clock
 from embedded.stripe_sandbox.delivery import Deliverer, Endpoint, Patience
 from embedded.stripe_sandbox.faults import Faults, plan
 from embedded.stripe_sandbox.ids import Ids
-from embedded.stripe_sandbox.ledger import API_VERSION, Event, Intent, JsonObject, Ledger
+from embedded.stripe_sandbox.ledger import (
+    API_VERSION,
+    Event,
+    IllegalTransition,
+    Intent,
+    JsonObject,
+    Ledger,
+)
+from embedded.stripe_sandbox.outages import Outages
 from embedded.stripe_sandbox.play import Part, PaymentSpec, Span, rehearse, run
 from embedded.stripe_sandbox.records import Record, Records
+from embedded.stripe_sandbox.story import ACTIONS, Step
 
 # The loop serves others between so many steps of a play.
 STEPS_AT_ONCE = 200
-# Stripe forgets keys after a day; here the oldest go when there are this many.
+# Stripe may forget a key after a day; here the oldest go earlier when there are this many.
+KEPT_SECONDS = 86_400
 KEPT_KEYS = 100_000
-
-
-@dataclass
-class Outage:
-    """The next `count` API calls fail: with a status, or unanswered for `hang_seconds`.
-
-    With `after_effect` the call does its work first and only its answer is lost.
-    """
-
-    status: int = 500
-    count: int = 0
-    hang_seconds: float = 0.0
-    after_effect: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,22 @@ class Kept:
     asked: str
     status: int
     body: bytes
+    at: int
+
+
+@dataclass
+class Silence:
+    """The next `count` events, of these types if any are named, are `never_made` or `undelivered`."""
+
+    fate: str = "never_made"
+    count: int = 0
+    types: tuple[str, ...] = ()
+
+    def takes(self, type_: str) -> bool:
+        if self.count <= 0 or (self.types and type_ not in self.types):
+            return False
+        self.count -= 1
+        return True
 
 
 @dataclass
@@ -48,12 +64,16 @@ class Sandbox:
     seed: str = "sandbox"
     records: Records = field(default_factory=Records)
     deliverer: Deliverer = field(default_factory=Deliverer)
-    outage: Outage = field(default_factory=Outage)
+    outages: Outages = field(default_factory=Outages)
+    silence: Silence = field(default_factory=Silence)
+    clock: Clock = field(default_factory=Clock)
     kept: dict[str, Kept] = field(default_factory=dict)
+    # How often the API was called, by method.
+    calls: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.ids = Ids(self.seed)
-        self.ledger = Ledger(self.ids, int(time.time()), self._hear)
+        self.ledger = Ledger(self.ids, self.clock.now(), self._hear)
         self._held_back: list[Record] | None = None
 
     def configure(self, endpoints: Sequence[Endpoint], patience: Patience) -> None:
@@ -62,10 +82,26 @@ class Sandbox:
 
     def touch(self, intent: Intent | None = None, after_seconds: int = 0) -> None:
         """Set the clock to now, or, where the payment's simulated life is ahead of it, to that."""
-        now = int(time.time())
+        now = self.clock.now()
+        self._catch_up(now)
         if intent is not None:
             now = max(now, intent.last_event_at + after_seconds)
         self.ledger.now = now
+
+    def set_clock(self, now: int | None, ticking: bool) -> None:
+        """What was to happen by then, by itself, has happened, each thing at its own time."""
+        self.clock.set(now, ticking)
+        self.touch()
+
+    def _catch_up(self, now: int) -> None:
+        agenda = self.ledger.agenda
+        while agenda and agenda[0][0] <= now:
+            due, _, intent_id, action = heapq.heappop(agenda)
+            intent = self.ledger.intents[intent_id]
+            self.ledger.now = max(due, intent.last_event_at)
+            # A test may have settled, or canceled, it by hand meanwhile.
+            with contextlib.suppress(IllegalTransition):
+                ACTIONS[action](Step(self.ledger, intent))
 
     async def play(
         self, seed: int | str, specs: Sequence[PaymentSpec], span: Span, faults: Faults
@@ -75,6 +111,8 @@ class Sandbox:
         parts = rehearse(self.ledger, seed, specs)
         told = await self._told_by(parts, seed, span)
         fate = plan(len(told), faults, Random(f"{seed}:faults"))
+        for index in fate.never_made:
+            self.records.forget(told[index])
         for index in fate.dropped:
             self.deliverer.drop(told[index])
         for index, delay_seconds in fate.sent:
@@ -95,16 +133,28 @@ class Sandbox:
                 return told
             await asyncio.sleep(0)
 
+    def answered(self, key: str) -> Kept | None:
+        """What was answered under this key, as long as Stripe remembers it."""
+        kept = self.kept.get(key)
+        if kept is None or self.ledger.now - kept.at >= KEPT_SECONDS:
+            return None
+        return kept
+
     def keep(self, key: str, kept: Kept) -> None:
         while len(self.kept) >= KEPT_KEYS:
             del self.kept[next(iter(self.kept))]
         self.kept[key] = kept
 
     def _hear(self, event: Event) -> None:
+        silenced = self.silence.takes(event.type)
+        if silenced and self.silence.fate == "never_made":
+            return
         versions = {each.api_version for each in self.deliverer.endpoints.values()} - {API_VERSION}
         record = self.records.add(event, versions, self._charge_of(event) if versions else None)
         self.deliverer.expect(record)
-        if self._held_back is None:
+        if silenced:
+            self.deliverer.drop(record)
+        elif self._held_back is None:
             self.deliverer.send(record)
         else:
             self._held_back.append(record)

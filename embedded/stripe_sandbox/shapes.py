@@ -10,9 +10,8 @@ from embedded.stripe_sandbox.ledger import (
     Refund,
     Transaction,
 )
+from embedded.stripe_sandbox.method_details import details_json, outcome_json
 
-# Funds become available two days later, as on Stripe's fast schedule.
-SETTLES_AFTER_SECONDS = 2 * 86_400
 DAY_SECONDS = 86_400
 EVIDENCE_FIELDS = (
     "access_activity_log",
@@ -58,7 +57,7 @@ def intent_json(intent: Intent) -> JsonObject:
         "excluded_payment_method_types": None,
         "last_payment_error": error_json(intent, intent.error),
         "latest_charge": latest.id if latest else None,
-        "livemode": False,
+        "livemode": intent.livemode,
         "metadata": dict(intent.metadata),
         "next_action": _next_action(intent),
         "on_behalf_of": None,
@@ -68,8 +67,8 @@ def intent_json(intent: Intent) -> JsonObject:
         "payment_method_types": list(intent.method_types),
         "processing": _processing(intent),
         "receipt_email": None,
-        "review": None,
-        "setup_future_usage": None,
+        "review": intent.review.id if intent.review else None,
+        "setup_future_usage": intent.setup_future_usage,
         "shipping": None,
         "source": None,
         "statement_descriptor": None,
@@ -136,19 +135,19 @@ def charge_json(charge: Charge, intent: Intent) -> JsonObject:
         "failure_code": failed.code if failed else None,
         "failure_message": failed.message if failed else None,
         "fraud_details": {},
-        "livemode": False,
+        "livemode": intent.livemode,
         "metadata": dict(charge.metadata),
         "on_behalf_of": None,
-        "outcome": _outcome(charge),
+        "outcome": outcome_json(charge),
         "paid": charge.status in ("succeeded", "pending"),
         "payment_intent": intent.id,
         "payment_method": intent.method,
-        "payment_method_details": _method_details(charge),
+        "payment_method_details": details_json(charge),
         "receipt_email": None,
         "receipt_number": None,
         "receipt_url": None,
         "refunded": charge.status == "succeeded" and refunded_minor == charge.amount_minor,
-        "review": None,
+        "review": charge.review_id,
         "shipping": None,
         "source": None,
         "source_transfer": None,
@@ -169,42 +168,6 @@ def _amount_refunded(charge: Charge, intent: Intent) -> int:
         for refund in intent.refunds
         if refund.charge_id == charge.id and refund.status in ("pending", "succeeded")
     )
-
-
-def _outcome(charge: Charge) -> JsonObject | None:
-    if charge.status == "pending":
-        return None
-    declined = charge.error is not None
-    return {
-        "advice_code": None,
-        "network_advice_code": None,
-        "network_decline_code": None,
-        "network_status": "declined_by_network" if declined else "approved_by_network",
-        "reason": charge.error.decline_code or charge.error.code if charge.error else None,
-        "risk_level": "normal",
-        "seller_message": "The bank declined." if declined else "Payment complete.",
-        "type": "issuer_declined" if declined else "authorized",
-    }
-
-
-def _method_details(charge: Charge) -> JsonObject:
-    if charge.method != "card":
-        return {"type": charge.method, charge.method: {"bank_code": "TEST", "last4": "3000"}}
-    return {
-        "type": "card",
-        "card": {
-            "amount_authorized": charge.amount_minor,
-            "brand": "visa",
-            "country": "US",
-            "exp_month": 8,
-            "exp_year": 2034,
-            "funding": "credit",
-            "last4": "4242",
-            "network": "visa",
-            "three_d_secure": None,
-            "wallet": None,
-        },
-    }
 
 
 def refund_json(refund: Refund) -> JsonObject:
@@ -241,7 +204,11 @@ def dispute_json(dispute: Dispute, refundable: bool) -> JsonObject:
         "id": dispute.id,
         "object": "dispute",
         "amount": dispute.amount_minor,
-        "balance_transactions": [transaction_json(each) for each in dispute.transactions],
+        "balance_transactions": [
+            # Told when it happened, so not available yet.
+            transaction_json(each, each.created)
+            for each in dispute.transactions
+        ],
         "charge": dispute.charge_id,
         "created": dispute.created,
         "currency": dispute.currency,
@@ -255,7 +222,7 @@ def dispute_json(dispute: Dispute, refundable: bool) -> JsonObject:
             "submission_count": int(dispute.has_evidence),
         },
         "is_charge_refundable": refundable,
-        "livemode": False,
+        "livemode": dispute.livemode,
         "metadata": {},
         "payment_intent": dispute.intent_id,
         "payment_method_details": {
@@ -271,12 +238,12 @@ def dispute_json(dispute: Dispute, refundable: bool) -> JsonObject:
     }
 
 
-def transaction_json(transaction: Transaction) -> JsonObject:
+def transaction_json(transaction: Transaction, now: int) -> JsonObject:
     return {
         "id": transaction.id,
         "object": "balance_transaction",
         "amount": transaction.amount_minor,
-        "available_on": transaction.created + SETTLES_AFTER_SECONDS,
+        "available_on": transaction.available_on,
         "balance_type": "payments",
         "created": transaction.created,
         "currency": transaction.currency,
@@ -284,10 +251,10 @@ def transaction_json(transaction: Transaction) -> JsonObject:
         "exchange_rate": None,
         "fee": transaction.fee_minor,
         "fee_details": _fee_details(transaction),
-        "net": transaction.amount_minor - transaction.fee_minor,
+        "net": transaction.net_minor,
         "reporting_category": transaction.category,
         "source": transaction.source,
-        "status": "available",
+        "status": "available" if transaction.available_on <= now else "pending",
         "type": transaction.kind,
     }
 

@@ -1,0 +1,118 @@
+"""The merchant's own money at Stripe: balance transactions, payouts, and Radar's reviews."""
+
+from embedded.stripe_sandbox import payouts, reviews, shapes
+from embedded.stripe_sandbox.calls import Call, Handler
+from embedded.stripe_sandbox.errors import invalid
+from embedded.stripe_sandbox.finding import found, page_of
+from embedded.stripe_sandbox.ledger import JsonObject, Transaction
+from embedded.stripe_sandbox.listing import PAGE_PARAMETERS, seconds_in
+
+TRANSACTION_FILTERS = ("payout", "source", "type", "currency")
+
+
+def get_transaction(call: Call) -> JsonObject:
+    transaction = found(call, call.ledger.transactions, "balance_transaction")
+    return shapes.transaction_json(transaction, call.ledger.now)
+
+
+def list_transactions(call: Call) -> JsonObject:
+    """Of an automatic payout: all its lines, its own among them, negative."""
+    form = call.form
+    form.require_known((*PAGE_PARAMETERS, *TRANSACTION_FILTERS))
+    payout_id = form.text("payout")
+    if payout_id is not None:
+        _require_itemised(call, payout_id)
+    wanted = [each for each in call.ledger.transactions.values() if _matches(call, each, payout_id)]
+    return page_of(call, wanted, "/v1/balance_transactions")
+
+
+def _matches(call: Call, transaction: Transaction, payout_id: str | None) -> bool:
+    form = call.form
+    return (
+        payout_id in (None, transaction.payout_id)
+        and form.text("source") in (None, transaction.source)
+        and form.text("type") in (None, transaction.kind)
+        and form.text("currency") in (None, transaction.currency)
+    )
+
+
+def _require_itemised(call: Call, payout_id: str) -> None:
+    payout = call.ledger.payouts.get(payout_id)
+    if payout is None or payout.account != call.account:
+        raise invalid(f"No such payout: '{payout_id}'", "resource_missing", "payout")
+    if not payout.automatic:
+        raise invalid(
+            "Balance transactions can be listed by automatic payouts, not by manual ones.",
+            param="payout",
+        )
+
+
+def create_payout(call: Call) -> JsonObject:
+    """A manual payout."""
+    form = call.form
+    form.require_known(
+        ("amount", "currency", "description", "metadata", "method", "source_type", "expand")
+    )
+    amount_minor = form.amount("amount")
+    if amount_minor is None:
+        raise invalid("Missing required param: amount.", "parameter_missing", "amount")
+    wish = payouts.Wish(
+        form.required("currency").lower(),
+        amount_minor,
+        account=call.account,
+        metadata=form.mapping("metadata"),
+    )
+    return payouts.payout_json(payouts.pay_out(call.ledger, wish))
+
+
+def cancel_payout(call: Call) -> JsonObject:
+    payout = found(call, call.ledger.payouts, "payout")
+    payouts.move(call.ledger, payout, "canceled")
+    return payouts.payout_json(payout)
+
+
+def get_payout(call: Call) -> JsonObject:
+    return payouts.payout_json(found(call, call.ledger.payouts, "payout"))
+
+
+def list_payouts(call: Call) -> JsonObject:
+    call.form.require_known((*PAGE_PARAMETERS, "status", "arrival_date", "destination"))
+    status, arrives = call.form.text("status"), seconds_in(call.form, "arrival_date")
+    wanted = [
+        each
+        for each in call.ledger.payouts.values()
+        if status in (None, each.status) and arrives(each.arrival_date)
+    ]
+    return page_of(call, wanted, "/v1/payouts")
+
+
+def get_review(call: Call) -> JsonObject:
+    return reviews.review_json(found(call, call.ledger.reviews, "review"))
+
+
+def list_reviews(call: Call) -> JsonObject:
+    """Open ones alone, as at Stripe."""
+    call.form.require_known(PAGE_PARAMETERS)
+    still_open = [each for each in call.ledger.reviews.values() if each.closed_reason is None]
+    return page_of(call, still_open, "/v1/reviews")
+
+
+def approve_review(call: Call) -> JsonObject:
+    review = found(call, call.ledger.reviews, "review")
+    intent = call.ledger.intents[review.intent_id]
+    call.sandbox.touch(intent)
+    reviews.close_review(call.ledger, intent)
+    return reviews.review_json(review)
+
+
+HANDLERS: list[tuple[str, str, Handler]] = [
+    ("GET", "/v1/balance_transactions", list_transactions),
+    ("GET", "/v1/balance_transactions/{id}", get_transaction),
+    ("POST", "/v1/payouts", create_payout),
+    ("GET", "/v1/payouts", list_payouts),
+    ("GET", "/v1/payouts/{id}", get_payout),
+    ("POST", "/v1/payouts/{id}/cancel", cancel_payout),
+    ("GET", "/v1/reviews", list_reviews),
+    ("GET", "/v1/reviews/{id}", get_review),
+    ("POST", "/v1/reviews/{id}/approve", approve_review),
+]
