@@ -13,11 +13,13 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from services.payments import announce
 from services.payments import fold_records as records
 from services.payments.domain import (
     Fold,
     PaymentState,
     StripeFact,
+    is_foreign,
     is_undecided,
     merge,
     state,
@@ -31,6 +33,7 @@ from services.payments.gateway import (
     Thin,
     Understood,
     charge_subject,
+    disputes_subject,
     payment_subject,
     refunds_subject,
     translate,
@@ -38,7 +41,7 @@ from services.payments.gateway import (
 from shared import lease, log
 from shared.clock import Clock
 from shared.errors import FareboxError, Unavailable
-from shared.events import MoneyMovement, PaymentChanged, derived_id
+from shared.events import PaymentChanged, derived_id
 from shared.faults import is_transient
 from shared.trace import Cause, trace_id
 
@@ -214,11 +217,41 @@ def _fold_payment(
     batch: Batch, payment: str, facts: Sequence[tuple[RawEvent, StripeFact]], stored: Stored | None
 ) -> None:
     folded = stored.fold if stored else Fold()
-    for _, fact in facts:
-        folded = merge(folded, fact)
-    if not folded.is_known:
-        _await_payment(batch, payment, facts)
-        return
+    own = []
+    for event, fact in facts:
+        if is_foreign(folded, fact):
+            _refuse(batch, payment, event, folded)
+        else:
+            folded = merge(folded, fact)
+            own.append((event, fact))
+    if own and folded.is_known:
+        _record_payment(batch, payment, own, (folded, stored))
+    elif own:
+        _await_payment(batch, payment, own)
+
+
+def _refuse(batch: Batch, payment: str, event: RawEvent, folded: Fold) -> None:
+    """No two accounts share an id at Stripe: an operator must see what tells of this one elsewhere."""
+    own = f"{'live' if folded.livemode else 'test'} mode, account {folded.account or 'our own'}"
+    detail = (
+        f"{payment} is of {own}: this event is of another mode or account, and not joined to it"
+    )
+    batch.verdicts[event.position] = Verdict("parked", detail=detail)
+    logger.error(
+        "stripe event parked",
+        event_id=event.id,
+        reason=detail,
+        trace_id=trace_id(event.traceparent),
+    )
+
+
+def _record_payment(
+    batch: Batch,
+    payment: str,
+    facts: Sequence[tuple[RawEvent, StripeFact]],
+    folds: tuple[Fold, Stored | None],
+) -> None:
+    folded, stored = folds
     _tell_operator(payment, facts, folded)
     remark = "; ".join(unlinked_reasons(folded)) or None
     for event, _ in facts:
@@ -229,8 +262,8 @@ def _fold_payment(
     row = _row(payment, folded, stored, before)
     batch.rows.append(row)
     if row.state != before:
-        batch.changes.append(_change(row, facts[-1][0], batch.now))
-    _question_state(batch, row, before)
+        batch.changes.append(announce.change(row, facts[-1][0], batch.now))
+    _question_state(batch, row, before, max(fact.created for _, fact in facts))
 
 
 def _await_payment(
@@ -251,44 +284,8 @@ def _row(payment: str, folded: Fold, stored: Stored | None, before: PaymentState
     return Row(stored.id, payment, revision, folded, after, is_new=False)
 
 
-def _change(row: Row, last: RawEvent, now: datetime) -> tuple[PaymentChanged, Cause]:
-    now_true = row.state
-    event = PaymentChanged(
-        id=derived_id("payments.payment_changed", row.id, row.revision),
-        occurred_at=now,
-        customer_id=now_true.user_id,
-        payment_id=row.id,
-        stripe_id=row.stripe_id,
-        subscription_id=now_true.subscription_id,
-        revision=row.revision,
-        status=now_true.status,
-        currency=now_true.currency,
-        amount_minor=now_true.amount_minor,
-        capturable_minor=now_true.capturable_minor,
-        received_minor=now_true.received_minor,
-        refunded_minor=now_true.refunded_minor,
-        disputed_minor=now_true.disputed_minor,
-        fee_minor=now_true.fee_minor,
-        net_minor=now_true.net_minor,
-        failure_code=now_true.failure_code,
-        decline_code=now_true.decline_code,
-        payment_method_type=now_true.payment_method_type,
-        created_at=records.moment(now_true.created_at),
-        succeeded_at=records.optional_moment(now_true.succeeded_at),
-        movements=tuple(
-            MoneyMovement(
-                kind=each.kind,
-                id=each.id,
-                amount_minor=each.amount_minor,
-                at=records.moment(each.at),
-            )
-            for each in now_true.movements
-        ),
-    )
-    return event, Cause(f"stripe:{last.id}", last.traceparent)
-
-
-def _question_state(batch: Batch, row: Row, before: PaymentState | None) -> None:
+def _question_state(batch: Batch, row: Row, before: PaymentState | None, second: int) -> None:
+    """`second` is when the last of the facts came about that led here."""
     folded, anomaly = row.fold, row.state.anomaly
     livemode, account = folded.livemode, folded.account or None
     if before is None and row.state.user_id is None and row.state.subscription_id is None:
@@ -297,12 +294,26 @@ def _question_state(batch: Batch, row: Row, before: PaymentState | None) -> None
     question = Question(subject, folded.phase, folded.second, livemode, account)
     if is_undecided(folded):
         _want(batch, question, "two states in one second: which was last?", SECOND_IS_OVER)
-    if untold := untold_refunds(folded):
+    untold = untold_refunds(folded)
+    if untold:
         refunds = Question(refunds_subject(row.stripe_id), 0, untold.second, livemode, account)
         _want(batch, refunds, records.UNTOLD_REFUNDS, COMES_BY_ITSELF)
-    elif anomaly and (before is None or before.anomaly != anomaly):
-        # Out of order, a refund comes before the money that it gives back: most contradictions pass.
-        _want(batch, question, records.CONTRADICTION, COMES_BY_ITSELF)
+    # Out of order, a refund comes before the money that it gives back: most contradictions pass.
+    if anomaly and anomaly != str(untold) and (before is None or before.anomaly != anomaly):
+        for question in _about_contradiction(row, max(second, folded.second)):
+            _want(batch, question, records.CONTRADICTION, COMES_BY_ITSELF)
+
+
+def _about_contradiction(row: Row, second: int) -> list[Question]:
+    """The payment itself, and where more went than came, all that went: a refund's failure may be unheard of."""
+    folded, seen = row.fold, row.state
+    subjects = [payment_subject(row.stripe_id)]
+    if seen.refunded_minor + seen.disputed_minor > seen.received_minor:
+        subjects += [refunds_subject(row.stripe_id), disputes_subject(row.stripe_id)]
+    return [
+        Question(each, folded.phase, second, folded.livemode, folded.account or None)
+        for each in subjects
+    ]
 
 
 def _tell_operator(

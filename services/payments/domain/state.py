@@ -61,6 +61,9 @@ class Untold:
     claimed_minor: int
     known_minor: int
 
+    def __str__(self) -> str:
+        return f"its charge tells of {self.claimed_minor} refunded, {self.known_minor} known"
+
 
 def state(fold: Fold) -> PaymentState:
     """Raises ValueError for a fold that no snapshot of the payment has reached (`is_known` is false)."""
@@ -201,7 +204,5 @@ def _anomaly(fold: Fold, amount_minor: int, refunded_minor: int, disputed_minor:
             f" of {fold.received_minor} received"
         )
     if untold := untold_refunds(fold):
-        found.append(
-            f"its charge tells of {untold.claimed_minor} refunded, {untold.known_minor} known"
-        )
+        found.append(str(untold))
     return "; ".join(found) or None
