@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     farebox_dunning_days: str = Field("1,3,5,7", pattern=r"^\d{1,3}(\s*,\s*\d{1,3})*$")
     farebox_pause_when_given_up: bool = False
     farebox_reconcile_minutes: int = Field(60, ge=0)  # 0: only by command
+    # Webhooks name only the balance transaction: one question per payment tells what Stripe kept of it.
+    farebox_ask_fees: bool = True
     # Raw Stripe bodies older than this keep nothing but what the fold reads; 0: they stay whole.
     farebox_raw_body_days: int = Field(90, ge=0)
 

@@ -18,6 +18,7 @@ from shared.trace import Cause
 WHOSE_PAYMENT = "whose payment is this?"
 WHICH_PAYMENT = "what is this payment?"
 CONTRADICTION = "the payment contradicts itself"
+WHAT_FEE = "what did Stripe keep of it?"
 UNTOLD_REFUNDS = "which refunds does it have?"
 
 

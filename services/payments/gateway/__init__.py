@@ -11,7 +11,7 @@ from services.payments.gateway.client import (
 )
 from services.payments.gateway.doing import Done, Refused, do
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
-from services.payments.gateway.finding import CAPTURE_KEY, ORDER_KEY, Lost, find
+from services.payments.gateway.finding import CAPTURE_KEY, ORDER_KEY, Lost, amount_of, find
 from services.payments.gateway.ordered import Asking, answer_id, ordered_body, told_of
 from services.payments.gateway.question import (
     Question,
@@ -22,6 +22,7 @@ from services.payments.gateway.question import (
     settled_subject,
     transaction_subject,
 )
+from services.payments.gateway.redact import NotRedacted, redact
 from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Thin, Understood, translate
 
@@ -34,6 +35,7 @@ __all__ = [
     "Envelope",
     "Lost",
     "NotAnEvent",
+    "NotRedacted",
     "Nothing",
     "Question",
     "Refused",
@@ -43,6 +45,7 @@ __all__ = [
     "Thin",
     "Understood",
     "UnknownToStripe",
+    "amount_of",
     "answer_body",
     "answer_id",
     "charge_subject",
@@ -53,6 +56,7 @@ __all__ = [
     "open_envelope",
     "ordered_body",
     "payment_subject",
+    "redact",
     "refunds_subject",
     "settled_subject",
     "told_of",
