@@ -58,10 +58,12 @@ def create_sessions(engine: AsyncEngine) -> Sessions:
 
 
 @asynccontextmanager
-async def raw_pool(url: str, schema: str, *, size: int) -> AsyncIterator[asyncpg.Pool]:
-    """Bare asyncpg connections for the three hot paths: webhook insert, fold and relay."""
+async def raw_pool(
+    url: str, schema: str, *, size: int, ready: int = 1
+) -> AsyncIterator[asyncpg.Pool]:
+    """Bare asyncpg connections for the hot paths; with none `ready` it opens while the database is away."""
     async with asyncpg.create_pool(
-        plain_url(url), min_size=1, max_size=size, server_settings=_server_settings(schema)
+        plain_url(url), min_size=ready, max_size=size, server_settings=_server_settings(schema)
     ) as pool:
         yield pool
 

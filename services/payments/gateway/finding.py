@@ -18,6 +18,7 @@ from services.payments.gateway.client import (
 )
 from services.payments.gateway.doing import Done, Refused
 from services.payments.gateway.question import Question, payment_subject
+from shared.money import currency_code, from_stripe
 
 # Metadata by which an order's effect is known again.  A capture writes on a payment that has the first one already.
 ORDER_KEY = "farebox_order"
@@ -29,7 +30,8 @@ CLOCKS_DIFFER = timedelta(minutes=10)
 class Intent(BaseModel):
     model_config = ConfigDict(extra="ignore")
     status: str
-    amount_received: int = 0
+    amount: int
+    currency: str
     metadata: dict[str, str] = {}
 
 
@@ -87,16 +89,31 @@ async def _all(
     raise StripeAway(f"{path} has more than can be looked through for an order")
 
 
-async def _seen_on_payment(client: StripeClient, lost: Lost) -> Done | Refused | None:
-    """Confirmed, captured and canceled stand on the payment itself."""
-    payment = payment_subject(lost.stripe_payment_id or "")
+async def amount_of(client: StripeClient, payment: str, account: str | None) -> tuple[int, str]:
+    """What the payment is over now: amount in minor units, currency.  Raises StripeAway."""
     try:
-        body = await client.ask(Question(payment, 0, 0, livemode=False, account=lost.account))
-        now = Intent.model_validate_json(body)
+        _, now = await _intent(client, payment, account)
     except UnknownToStripe as unknown:
-        return Refused("resource_missing", None, unknown.detail, 404, None)
+        raise StripeAway(unknown.detail) from unknown
+    currency = currency_code(now.currency)
+    return from_stripe(now.amount, currency), currency
+
+
+async def _intent(client: StripeClient, payment: str, account: str | None) -> tuple[bytes, Intent]:
+    question = Question(payment_subject(payment), 0, 0, livemode=False, account=account)
+    body = await client.ask(question)
+    try:
+        return body, Intent.model_validate_json(body)
     except ValidationError as error:
         raise StripeAway("Stripe answered with no payment") from error
+
+
+async def _seen_on_payment(client: StripeClient, lost: Lost) -> Done | Refused | None:
+    """Confirmed, captured and canceled stand on the payment itself."""
+    try:
+        body, now = await _intent(client, lost.stripe_payment_id or "", lost.account)
+    except UnknownToStripe as unknown:
+        return Refused("resource_missing", None, unknown.detail, 404, None)
     match lost.kind:
         case "confirm" if now.status.startswith("requires_") and now.status not in (
             "requires_action",

@@ -18,6 +18,7 @@ from services.payments.gateway import (
     Refused,
     StripeAway,
     StripeClient,
+    amount_of,
     do,
     find,
     open_envelope,
@@ -37,6 +38,8 @@ BATCH_ORDERS = 20
 HELD = timedelta(seconds=90)
 # Stripe forgets a key after 24 hours: from then on the same request would be done once more.
 KEY_LIVES = timedelta(hours=23)
+# Whoever confirmed a payment waits no longer than this, and is not to be charged after that.
+CONFIRMATION_LIVES = timedelta(hours=1)
 BACKOFF = (
     timedelta(seconds=2),
     timedelta(seconds=10),
@@ -56,7 +59,7 @@ FROM (
 ) due
 WHERE o.id = due.id
 RETURNING o.id, o.kind, o.parameters::text AS parameters, o.stripe_payment_id, o.account,
-    o.attempts, o.first_asked_at, due.first_asked_at IS NOT NULL AS asked_before, o.traceparent
+    o.currency, o.amount_minor, o.attempts, o.first_asked_at, due.first_asked_at IS NOT NULL AS asked_before, o.traceparent
 """
 MODE = "SELECT livemode FROM payment_intents WHERE stripe_id = $1"
 END = """
@@ -81,6 +84,8 @@ class Claimed:
     parameters: dict[str, object]
     stripe_payment_id: str | None
     account: str | None
+    currency: str | None
+    amount_minor: int | None
     attempts: int
     first_asked_at: datetime
     asked_before: bool
@@ -95,6 +100,10 @@ class Claimed:
                 return "/v1/refunds"
             case _:
                 return f"/v1/payment_intents/{self.stripe_payment_id}/{self.kind}"
+
+    @property
+    def lives(self) -> timedelta:
+        return CONFIRMATION_LIVES if self.kind == "confirm" else KEY_LIVES
 
 
 async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock: Clock) -> int:
@@ -140,22 +149,39 @@ async def _carry_out(
 
 async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Refused:
     """What Stripe answers; an order too old for its key is looked for first.  Raises StripeAway."""
-    if order.asked_before and now - order.first_asked_at > KEY_LIVES:
-        lost = Lost(
-            order.id,
-            order.kind,
-            order.parameters,
-            order.stripe_payment_id,
-            order.account,
-            order.first_asked_at,
-        )
-        found = await find(client, lost)
+    if order.asked_before and now - order.first_asked_at > order.lives:
+        found = await find(client, _lost(order))
         if found is not None:
             return found
+    if order.kind == "confirm" and (refused := await _told_otherwise(client, order)):
+        return refused
     key = f"farebox-{order.id}"
     outcome = await do(client, order.path, order.parameters, key, order.account)
     told_of(outcome)
     return outcome
+
+
+def _lost(order: Claimed) -> Lost:
+    return Lost(
+        order.id,
+        order.kind,
+        order.parameters,
+        order.stripe_payment_id,
+        order.account,
+        order.first_asked_at,
+    )
+
+
+async def _told_otherwise(client: StripeClient, order: Claimed) -> Refused | None:
+    """No event tells of an amount that was changed at Stripe: it is looked at before it is charged."""
+    amount_minor, currency = await amount_of(client, order.stripe_payment_id or "", order.account)
+    if (amount_minor, currency) == (order.amount_minor, order.currency):
+        return None
+    message = (
+        f"the payment is over {amount_minor} {currency} at Stripe,"
+        f" the customer was told {order.amount_minor} {order.currency}"
+    )
+    return Refused("amount_not_told", None, message, 409, None)
 
 
 async def settle(
