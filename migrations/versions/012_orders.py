@@ -17,6 +17,14 @@ TABLES = ("api_requests", "stripe_orders")
 
 
 def upgrade() -> None:
+    _create_api_requests()
+    _create_stripe_orders()
+    _index_stripe_orders()
+    for table in TABLES:
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
+
+
+def _create_api_requests() -> None:
     op.create_table(
         "api_requests",
         sa.Column("caller", sa.String(), nullable=False),
@@ -40,6 +48,9 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_api_requests_created_at"), "api_requests", ["created_at"], schema="payments"
     )
+
+
+def _create_stripe_orders() -> None:
     op.create_table(
         "stripe_orders",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -88,6 +99,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stripe_orders")),
         schema="payments",
     )
+
+
+def _index_stripe_orders() -> None:
     op.create_index(
         "ix_stripe_orders_open",
         "stripe_orders",
@@ -109,8 +123,6 @@ def upgrade() -> None:
         schema="payments",
         postgresql_where=sa.text("subscription_id IS NOT NULL"),
     )
-    for table in TABLES:
-        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
 
 
 def downgrade() -> None:

@@ -17,6 +17,16 @@ TABLES = ("payouts", "payout_lines", "reconcile_runs", "reconcile_gaps")
 
 
 def upgrade() -> None:
+    _create_payouts()
+    _create_payout_lines()
+    _create_reconcile_runs()
+    _create_reconcile_gaps()
+    for table in TABLES:
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
+    op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA payments TO payments_app")
+
+
+def _create_payouts() -> None:
     op.create_table(
         "payouts",
         sa.Column("id", sa.String(), nullable=False),
@@ -40,6 +50,9 @@ def upgrade() -> None:
         schema="payments",
     )
     op.create_index(op.f("ix_payouts_created_at"), "payouts", ["created_at"], schema="payments")
+
+
+def _create_payout_lines() -> None:
     op.create_table(
         "payout_lines",
         sa.Column("id", sa.String(), nullable=False),
@@ -67,6 +80,9 @@ def upgrade() -> None:
         ["stripe_payment_id"],
         schema="payments",
     )
+
+
+def _create_reconcile_runs() -> None:
     op.create_table(
         "reconcile_runs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -95,6 +111,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("ended_at IS NULL"),
         postgresql_nulls_not_distinct=True,
     )
+
+
+def _create_reconcile_gaps() -> None:
     op.create_table(
         "reconcile_gaps",
         sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
@@ -119,9 +138,6 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_reconcile_gaps_subject"), "reconcile_gaps", ["subject"], schema="payments"
     )
-    for table in TABLES:
-        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
-    op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA payments TO payments_app")
 
 
 def downgrade() -> None:
