@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from embedded.stripe_sandbox import disputes, refunds
+from embedded.stripe_sandbox import disputes, refunds, reviews
 from embedded.stripe_sandbox.ledger import Dispute, Refund
 from embedded.stripe_sandbox.lifecycles import (
     Scene,
@@ -167,6 +167,36 @@ def several_disputes(scene: Scene) -> Iterator[int]:
         yield scene.later(5)
 
 
+def dispute_prevented(scene: Scene) -> Iterator[int]:
+    """Settled with the bank before it was filed."""
+    yield from paid(scene)
+    amount_minor = scene.rng.choice((None, scene.part()))
+    disputes.open_prevented(scene.ledger, scene.intent, amount_minor)
+
+
+def reviewed(scene: Scene) -> Iterator[int]:
+    yield from paid(scene)
+    reviews.open_review(scene.ledger, scene.intent)
+    yield scene.later(2)
+
+
+def review_approved(scene: Scene) -> Iterator[int]:
+    yield from reviewed(scene)
+    reviews.close_review(scene.ledger, scene.intent)
+
+
+def review_refunded(scene: Scene) -> Iterator[int]:
+    """Refunding all of it, as fraud or not, closes the review."""
+    yield from reviewed(scene)
+    reason = scene.rng.choice(("fraudulent", "requested_by_customer"))
+    refunds.refund(scene.ledger, scene.intent, None, "succeeded", (reason, {}))
+
+
+def review_disputed(scene: Scene) -> Iterator[int]:
+    yield from reviewed(scene)
+    yield from disputed(scene)
+
+
 def inquiry(scene: Scene) -> Iterator[int]:
     yield from paid(scene)
     disputes.open_inquiry(scene.ledger, scene.intent, None)
@@ -214,6 +244,11 @@ AFTERLIVES: dict[str, Script] = {
     "dispute_won_then_refunded": dispute_won_then_refunded,
     "refunded_then_disputed": refunded_then_disputed,
     "several_disputes": several_disputes,
+    "dispute_prevented": dispute_prevented,
+    "review_open": reviewed,
+    "review_approved": review_approved,
+    "review_refunded": review_refunded,
+    "review_disputed": review_disputed,
     "inquiry_closed": inquiry_closed,
     "inquiry_escalated": inquiry_escalated,
 }

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from embedded.stripe_sandbox import people, shapes
 from embedded.stripe_sandbox.errors import StripeError, invalid, refused
 from embedded.stripe_sandbox.forms import Form
+from embedded.stripe_sandbox.invoices import invoice_json
 from embedded.stripe_sandbox.ledger import (
     API_VERSION,
     IllegalTransition,
@@ -191,6 +192,8 @@ def _fetch_other(ledger: Ledger, object_id: str) -> JsonObject:
         return people.method_json(method)
     if review := ledger.reviews.get(object_id):
         return review_json(review)
+    if invoice := ledger.invoices.get(object_id):
+        return invoice_json(invoice)
     if payout := ledger.payouts.get(object_id):
         return payout_json(payout)
     raise invalid(f"{object_id} cannot be expanded.", param="expand")

@@ -90,6 +90,8 @@ class PaymentOrder(Asked):
     amount_minor: PositiveInt
     currency: str = Field(pattern="^[A-Za-z]{3}$")
     lifecycle: str | None = None
+    account: str | None = None
+    livemode: bool = False
 
 
 class FaultsOrder(Asked):

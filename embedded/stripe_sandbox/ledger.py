@@ -200,6 +200,18 @@ class Intent:
         return self.charges[-1] if self.charges else None
 
 
+@dataclass
+class Invoice:
+    """Of a subscription that Stripe's own billing bills."""
+
+    id: str
+    created: int
+    subscription: str
+    part_id: str | None = None
+    paid_by: Intent | None = None
+    paid_at: int | None = None
+
+
 @dataclass(frozen=True)
 class Request:
     """The API call that caused an event; both null when Stripe, or its dashboard, did it alone."""
@@ -240,6 +252,7 @@ class Ledger:
         self.disputes: dict[str, Dispute] = {}
         self.transactions: dict[str, Transaction] = {}
         self.reviews: dict[str, Review] = {}
+        self.invoices: dict[str, Invoice] = {}
         self.customers: dict[str, Customer] = {}
         self.methods: dict[str, Method] = {}
         self.payouts: dict[str, Payout] = {}
@@ -273,6 +286,8 @@ class Ledger:
                 return self.intents[part.intent_id].account
         if transaction := self.transactions.get(object_id):
             return self.account_of(transaction.source)
+        if (invoice := self.invoices.get(object_id)) and invoice.paid_by:
+            return invoice.paid_by.account
         for owned in (self.intents, self.payouts, self.customers, self.methods):
             if whole := owned.get(object_id):
                 return whole.account

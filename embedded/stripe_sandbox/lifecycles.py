@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from embedded.stripe_sandbox import disputes, payments, refunds
+from embedded.stripe_sandbox import disputes, invoices, payments, refunds
 from embedded.stripe_sandbox.ledger import Intent, Ledger, PaymentError
 from embedded.stripe_sandbox.payments import AUTHENTICATION_FAILED, Order
 
@@ -60,7 +60,12 @@ def declined(rng: Random) -> PaymentError:
     return PaymentError("card_declined", DECLINES[code], code)
 
 
-def open_intent(scene: Scene, manual: bool = False, method: str | None = None) -> Iterator[int]:
+def open_intent(
+    scene: Scene,
+    manual: bool = False,
+    method: str | None = None,
+    invoice_id: str | None = None,
+) -> Iterator[int]:
     asked = scene.order
     capture = "manual" if manual else scene.rng.choice(("automatic", "automatic_async"))
     order = Order(
@@ -69,6 +74,9 @@ def open_intent(scene: Scene, manual: bool = False, method: str | None = None) -
         capture_method=capture,
         method=method,
         metadata=asked.metadata,
+        invoice_id=invoice_id,
+        livemode=asked.livemode,
+        account=asked.account,
     )
     scene.made = payments.create(scene.ledger, order)
     yield scene.seconds(20)
@@ -100,6 +108,14 @@ def card_success(scene: Scene) -> Iterator[int]:
 def three_ds_success(scene: Scene) -> Iterator[int]:
     yield from open_intent(scene)
     yield from challenge(scene)
+    yield from pay(scene)
+
+
+def three_ds_frictionless(scene: Scene) -> Iterator[int]:
+    """The bank knew enough, or an exemption was claimed: nobody was challenged."""
+    yield from open_intent(scene)
+    results = ("authenticated", "attempt_acknowledged", "exempted", "not_supported")
+    scene.intent.three_d_secure = scene.rng.choice(results)
     yield from pay(scene)
 
 
@@ -141,6 +157,16 @@ def declined_then_challenged(scene: Scene) -> Iterator[int]:
     yield from challenge(scene)
     if scene.rng.random() < 0.5:
         yield from pay(scene)
+
+
+def invoiced(scene: Scene) -> Iterator[int]:
+    """Stripe's own billing made the payment; an attempt or two may fail before."""
+    invoice = invoices.draw_up(scene.ledger)
+    yield from open_intent(scene, invoice_id=invoice.id)
+    for _ in range(scene.rng.randint(0, 2)):
+        yield from decline(scene)
+    yield from pay(scene)
+    invoices.pay(scene.ledger, invoice, scene.intent)
 
 
 def debit(scene: Scene) -> Iterator[int]:
@@ -274,10 +300,12 @@ LIVES: dict[str, Script] = {
     "three_ds_success": three_ds_success,
     "three_ds_failed": three_ds_failed,
     "three_ds_abandoned": three_ds_abandoned,
+    "three_ds_frictionless": three_ds_frictionless,
     "left_unpaid": left_unpaid,
     "declined": declined_for_good,
     "declined_then_succeeded": declined_then_succeeded,
     "declined_then_challenged": declined_then_challenged,
+    "invoiced": invoiced,
     "bank_debit_processing": bank_debit_processing,
     "bank_debit_succeeded": bank_debit_succeeded,
     "bank_debit_failed": bank_debit_failed,

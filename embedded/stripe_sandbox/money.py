@@ -1,6 +1,6 @@
-"""The merchant's own money at Stripe: balance transactions, payouts, and Radar's reviews."""
+"""The merchant's own money at Stripe: balance transactions, payouts, invoices, and Radar's reviews."""
 
-from embedded.stripe_sandbox import payouts, reviews, shapes
+from embedded.stripe_sandbox import invoices, payouts, reviews, shapes
 from embedded.stripe_sandbox.calls import Call, Handler
 from embedded.stripe_sandbox.errors import invalid
 from embedded.stripe_sandbox.finding import found, page_of
@@ -90,6 +90,10 @@ def get_review(call: Call) -> JsonObject:
     return reviews.review_json(found(call, call.ledger.reviews, "review"))
 
 
+def get_invoice(call: Call) -> JsonObject:
+    return invoices.invoice_json(found(call, call.ledger.invoices, "invoice"))
+
+
 def list_reviews(call: Call) -> JsonObject:
     """Open ones alone, as at Stripe."""
     call.form.require_known(PAGE_PARAMETERS)
@@ -112,6 +116,7 @@ HANDLERS: list[tuple[str, str, Handler]] = [
     ("GET", "/v1/payouts", list_payouts),
     ("GET", "/v1/payouts/{id}", get_payout),
     ("POST", "/v1/payouts/{id}/cancel", cancel_payout),
+    ("GET", "/v1/invoices/{id}", get_invoice),
     ("GET", "/v1/reviews", list_reviews),
     ("GET", "/v1/reviews/{id}", get_review),
     ("POST", "/v1/reviews/{id}/approve", approve_review),

@@ -31,13 +31,18 @@ class UnknownLifecycle(ValueError):
 
 @dataclass(frozen=True)
 class PaymentSpec:
-    """One payment to play; `currency` in either case, `lifecycle` drawn from the seed if None."""
+    """One payment to play; `currency` in either case, `lifecycle` drawn from the seed if None.
+
+    `account` is a connected one, if any.
+    """
 
     user_id: str | None
     subscription_id: str | None
     amount_minor: int
     currency: str
     lifecycle: str | None = None
+    account: str | None = None
+    livemode: bool = False
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -101,7 +106,13 @@ def rehearse(ledger: Ledger, seed: int | str, specs: Sequence[PaymentSpec]) -> l
     parts = []
     for index, spec in enumerate(specs):
         rng = Random(f"{seed}:{index}")
-        order = Order(spec.amount_minor, spec.currency.lower(), metadata=spec.metadata)
+        order = Order(
+            spec.amount_minor,
+            spec.currency.lower(),
+            metadata=spec.metadata,
+            livemode=spec.livemode,
+            account=spec.account,
+        )
         lifecycle = spec.lifecycle or _draw(rng)
         if lifecycle not in LIFECYCLES:
             raise UnknownLifecycle(lifecycle)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from embedded.stripe_sandbox import disputes, payments, refunds
+from embedded.stripe_sandbox import disputes, payments, refunds, reviews
 from embedded.stripe_sandbox.ledger import (
     Dispute,
     IllegalTransition,
@@ -66,6 +66,12 @@ def _capture_some(step: Step) -> None:
     payments.capture(step.ledger, step.intent, step.amount_minor, final=False)
 
 
+def _increase(step: Step) -> None:
+    """Authorise up to `amount_minor`, twice as much by default."""
+    total_minor = step.amount_minor or 2 * step.intent.amount_minor
+    payments.increase_authorization(step.ledger, step.intent, total_minor)
+
+
 ACTIONS: dict[str, Action] = {
     "challenge": lambda step: payments.require_action(step.ledger, step.intent),
     "authenticate": lambda step: payments.succeed(step.ledger, step.intent),
@@ -89,6 +95,12 @@ ACTIONS: dict[str, Action] = {
     "inquiry_close": _dispute(disputes.close_inquiry),
     "inquiry_escalate": _dispute(disputes.escalate),
     "dispute": lambda step: disputes.open_dispute(step.ledger, step.intent, step.amount_minor),
+    "dispute_prevent": lambda step: disputes.open_prevented(
+        step.ledger, step.intent, step.amount_minor
+    ),
+    "review": lambda step: reviews.open_review(step.ledger, step.intent),
+    "review_approve": lambda step: reviews.close_review(step.ledger, step.intent),
+    "increase": _increase,
     "dispute_evidence": _dispute(disputes.submit_evidence),
     "dispute_win": _dispute(disputes.win),
     "dispute_lose": _dispute(disputes.lose),

@@ -81,10 +81,12 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox
 
 @pytest.fixture
 def sandbox(process: RunningSandbox) -> RunningSandbox:
-    """The module's process, with no endpoint and no outage left from the test before."""
+    """The module's process, with no endpoint, fault or clock left from the test before."""
     process.control("PUT", "endpoints", {"endpoints": []})
     assert process.control("POST", "drain", {"timeout_seconds": 30})["drained"]
-    process.control("POST", "outage", {"status": 500, "count": 0})
+    process.control("POST", "outages", {"outages": []})
+    process.control("POST", "silence", {"fate": "never_made", "count": 0})
+    process.control("POST", "clock", {"now": None})
     return process
 
 
