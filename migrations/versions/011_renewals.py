@@ -12,10 +12,27 @@ down_revision = "010"
 branch_labels = None
 depends_on = None
 
-TABLES = ("billable_subscriptions", "payment_methods", "renewals")
+TABLES = ("billable_subscriptions", "told_costs", "payment_methods", "renewals")
+
+
+# What was announced before there were renewals; the costs before the latest one are of periods that are paid.
+REMEMBERED = """
+INSERT INTO payments.told_costs (subscription_id, revision, currency, total_minor, price_version,
+    cost_history_id, effective_at)
+SELECT subscription_id, revision, currency, total_minor, price_version, cost_history_id, effective_at
+FROM payments.subscription_costs
+"""
 
 
 def upgrade() -> None:
+    _create_known()
+    _create_renewals()
+    for table in TABLES:
+        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
+    op.execute(REMEMBERED)
+
+
+def _create_known() -> None:
     op.create_table(
         "billable_subscriptions",
         sa.Column("subscription_id", sa.Uuid(), nullable=False),
@@ -26,6 +43,8 @@ def upgrade() -> None:
         sa.Column("period_start", sa.DateTime(timezone=True)),
         sa.Column("period_end", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("anchor_at", sa.DateTime(timezone=True)),
+        sa.Column("resumed_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
             "status IN ('active', 'paused', 'canceled')",
             name=op.f("ck_billable_subscriptions_status"),
@@ -39,6 +58,20 @@ def upgrade() -> None:
         ["period_end"],
         schema="payments",
         postgresql_where=sa.text("status = 'active'"),
+    )
+    op.create_table(
+        "told_costs",
+        sa.Column("subscription_id", sa.Uuid(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("total_minor", sa.BigInteger(), nullable=False),
+        sa.Column("price_version", sa.Integer(), nullable=False),
+        sa.Column("cost_history_id", sa.BigInteger(), nullable=False),
+        sa.Column("effective_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name=op.f("ck_told_costs_currency")),
+        sa.CheckConstraint("total_minor >= 0", name=op.f("ck_told_costs_total")),
+        sa.PrimaryKeyConstraint("subscription_id", "revision", name=op.f("pk_told_costs")),
+        schema="payments",
     )
     op.create_table(
         "payment_methods",
@@ -56,6 +89,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_payment_methods")),
         schema="payments",
     )
+
+
+def _create_renewals() -> None:
     op.create_table(
         "renewals",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -69,6 +105,8 @@ def upgrade() -> None:
         sa.Column("price_version", sa.Integer(), nullable=False),
         sa.Column("cost_history_id", sa.BigInteger(), nullable=False),
         sa.Column("stripe_payment_id", sa.String()),
+        sa.Column("order_id", sa.Uuid()),
+        sa.Column("method_revision", sa.BigInteger()),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True)),
         sa.Column("failure_code", sa.String()),
@@ -77,7 +115,7 @@ def upgrade() -> None:
         ),
         sa.Column("past_due_at", sa.DateTime(timezone=True)),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
-        sa.Column("revision", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column("revision", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -107,8 +145,20 @@ def upgrade() -> None:
     op.create_index(
         "ix_renewals_stripe_payment", "renewals", ["stripe_payment_id"], schema="payments"
     )
-    for table in TABLES:
-        op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
+    op.create_index(
+        "ix_renewals_unpaid",
+        "renewals",
+        ["status", "ended_at"],
+        schema="payments",
+        postgresql_where=sa.text("status <> 'paid'"),
+    )
+    op.create_index(
+        "ix_renewals_open",
+        "renewals",
+        ["user_id"],
+        schema="payments",
+        postgresql_where=sa.text("ended_at IS NULL"),
+    )
 
 
 def downgrade() -> None:

@@ -1,4 +1,4 @@
-"""Facts of others that payments needs: what a subscription costs now.  Callers own the transaction."""
+"""Facts of others that payments needs: whom to charge for what.  Callers own the transaction."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.models import SubscriptionCost
+from services.payments.renewals.hearing import remember_costs, remember_subscriptions
 from shared.consumer import Handlers
-from shared.events import SubscriptionCostChanged
+from shared.events import SubscriptionChanged, SubscriptionCostChanged
 
 REPLACED = (
     "user_id",
@@ -22,7 +23,8 @@ REPLACED = (
 
 
 async def remember_cost(session: AsyncSession, facts: Sequence[SubscriptionCostChanged]) -> None:
-    """Keep what each subscription costs by its highest revision."""
+    """Keep what each subscription costs by its highest revision, and for its periods every cost it was told."""
+    await remember_costs(session, facts)
     latest: dict[object, SubscriptionCostChanged] = {}
     for fact in facts:
         known = latest.get(fact.subscription_id)
@@ -53,4 +55,7 @@ async def remember_cost(session: AsyncSession, facts: Sequence[SubscriptionCostC
     )
 
 
-HANDLERS: Handlers = {SubscriptionCostChanged: remember_cost}
+HANDLERS: Handlers = {
+    SubscriptionCostChanged: remember_cost,
+    SubscriptionChanged: remember_subscriptions,
+}

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing.costs import Why, reprice
 from services.pricing.versions import current_versions
 from shared.consumer import Handlers
-from shared.events import PointsChanged, SubscriptionChanged
+from shared.events import PointsChanged, RenewalChanged, SubscriptionChanged
+from shared.outbox import say_why
 from shared.trace import Cause
 
 STOREFRONT = "storefront"
@@ -43,6 +44,36 @@ async def note_points(session: AsyncSession, facts: Sequence[PointsChanged]) -> 
     await session.execute(_EARNED, {"ids": fresh, "points": points})
 
 
+async def follow_renewals(session: AsyncSession, facts: Sequence[RenewalChanged]) -> None:
+    """The next period begins when it is paid; who never paid is paused where the business wants that.
+
+    A period never goes back: what was paid twice over, or heard again, changes nothing.
+    """
+    # Locked in order of id, as everybody locks subscriptions here.
+    for fact in sorted(facts, key=lambda fact: (fact.subscription_id, fact.revision)):
+        match fact.status:
+            case "paid" | "recovered":
+                statement = _ADVANCE
+            case "given_up" if fact.pause:
+                statement = _PAUSE
+            case _:
+                continue
+        await say_why(session, Cause.of(fact), fact.occurred_at)
+        period = {"start": fact.period_start, "end": fact.period_end}
+        await session.execute(statement, {"id": fact.subscription_id, **period})
+
+
+# Whoever canceled in the meantime has paid for the period all the same, but gets no next one.
+_ADVANCE = text("""
+UPDATE public.subscriptions SET period_start = :start, period_end = :end
+WHERE id = :id AND status <> 'canceled' AND period_end <= :start AND period_end < :end
+""")
+# Only for the period that nobody paid: a subscription that went on without us is none of ours.
+_PAUSE = text("""
+UPDATE public.subscriptions SET status = 'paused'
+WHERE id = :id AND status = 'active' AND period_end <= :start AND period_end < :end
+""")
+
 _NOTE = text("""
 INSERT INTO points_noted AS n (subscription_id, account_revision)
 SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:revisions AS bigint[])) ORDER BY 1
@@ -66,4 +97,5 @@ WHERE s.id = t.id
 HANDLERS: Handlers = {
     SubscriptionChanged: price_changed_subscriptions,
     PointsChanged: note_points,
+    RenewalChanged: follow_renewals,
 }

@@ -12,7 +12,7 @@ SCHEMA = {"schema": "payments"}
 
 
 class BillableSubscription(Base):
-    """What pricing last said of a subscription's life; what it costs stands in `subscription_costs`."""
+    """What pricing last said of a subscription's life; what it costs stands in `told_costs`."""
 
     __tablename__ = "billable_subscriptions"
     __table_args__ = (
@@ -33,6 +33,29 @@ class BillableSubscription(Base):
     period_start: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     period_end: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # The day and time of day that its periods keep, see periods.py; none while it has no period_end.
+    anchor_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # It was paused until then: what it did not get meanwhile is not charged.
+    resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class ToldCost(Base):
+    """Each cost that pricing ever announced for a subscription: only these may be charged."""
+
+    __tablename__ = "told_costs"
+    __table_args__ = (
+        CheckConstraint("total_minor >= 0", name="total"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        SCHEMA,
+    )
+
+    subscription_id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    currency: Mapped[str]
+    total_minor: Mapped[int] = mapped_column(BigInteger)
+    price_version: Mapped[int]
+    cost_history_id: Mapped[int] = mapped_column(BigInteger)
+    effective_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class PaymentMethod(Base):
@@ -68,6 +91,15 @@ class Renewal(Base):
             postgresql_where=text("next_attempt_at IS NOT NULL"),
         ),
         Index("ix_renewals_stripe_payment", "stripe_payment_id"),
+        # Whose order or payment is looked at, turn after turn; what is paid or long ended is not.
+        Index(
+            "ix_renewals_unpaid",
+            "status",
+            "ended_at",
+            postgresql_where=text("status <> 'paid'"),
+        ),
+        # A customer who gives another card is charged with it at once.
+        Index("ix_renewals_open", "user_id", postgresql_where=text("ended_at IS NULL")),
         SCHEMA,
     )
 
@@ -82,6 +114,8 @@ class Renewal(Base):
     price_version: Mapped[int]
     cost_history_id: Mapped[int] = mapped_column(BigInteger)
     stripe_payment_id: Mapped[str | None]  # pi_… of the latest attempt
+    order_id: Mapped[UUID | None]  # of the latest attempt, in stripe_orders
+    method_revision: Mapped[int | None] = mapped_column(BigInteger)  # the card it was made with
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     # None while an answer is awaited, or nothing more is to be done by itself.
     next_attempt_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
@@ -89,5 +123,5 @@ class Renewal(Base):
     needs_new_method: Mapped[bool] = mapped_column(server_default=text("false"))
     past_due_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # facts said of it
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -1,0 +1,127 @@
+"""Subscriptions whose period ends get a renewal: the next period, at the cost they were told for it.
+
+Nothing is charged here.  A period is written down once, whoever looks and however often.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
+from services.payments.renewals.outcomes import Rules
+from services.payments.renewals.periods import anchor_of, end_of, start_around
+from shared.db import Sessions
+from shared.errors import NotUnderstood
+from shared.events import BillingInterval, derived_id
+
+# Each takes some four statements; more in one transaction would hold rows that pricing's facts wait for.
+BATCH_SUBSCRIPTIONS = 100
+INTERVALS: dict[str, BillingInterval] = {
+    "week": "week",
+    "month": "month",
+    "quarter": "quarter",
+    "year": "year",
+}
+
+# Neither a period that is written down already nor one that lies within another that is paid or on its way.
+DUE = text("""
+SELECT b.subscription_id FROM billable_subscriptions b
+WHERE b.status = 'active' AND b.period_end <= :now AND coalesce(b.resumed_at, :now) <= :now
+    AND EXISTS (
+        SELECT FROM told_costs c
+        WHERE c.subscription_id = b.subscription_id AND c.effective_at <= :now)
+    AND NOT EXISTS (
+        SELECT FROM renewals r
+        WHERE r.subscription_id = b.subscription_id
+            AND (r.period_start >= greatest(b.period_end, b.resumed_at)
+                OR (r.status NOT IN ('given_up', 'canceled')
+                    AND r.period_end > greatest(b.period_end, b.resumed_at))))
+ORDER BY b.period_end
+LIMIT :limit
+FOR UPDATE OF b SKIP LOCKED
+""")
+
+
+async def open_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
+    """Write down the next period of subscriptions whose period has ended; how many."""
+    async with sessions.begin() as session:
+        found = await session.scalars(DUE, {"now": now, "limit": BATCH_SUBSCRIPTIONS})
+        due = [UUID(str(each)) for each in found]
+        for subscription_id in due:
+            await _open(session, subscription_id, rules, now)
+    return len(due)
+
+
+async def cost_of(
+    session: AsyncSession, subscription_id: UUID, period_start: datetime, now: datetime
+) -> ToldCost | None:
+    """What pricing last said was in force when the period began; the first price, where there was none yet.
+
+    None while pricing has said nothing that is in force by now.
+    """
+    told = select(ToldCost).where(ToldCost.subscription_id == subscription_id)
+    in_force: ToldCost | None = await session.scalar(
+        told.where(ToldCost.effective_at <= min(period_start, now))
+        .order_by(ToldCost.revision.desc())
+        .limit(1)
+    )
+    if in_force is not None:
+        return in_force
+    first: ToldCost | None = await session.scalar(
+        told.where(ToldCost.effective_at <= now).order_by(ToldCost.revision).limit(1)
+    )
+    return first
+
+
+async def _open(session: AsyncSession, subscription_id: UUID, rules: Rules, now: datetime) -> None:
+    subscription = await session.get(BillableSubscription, subscription_id)
+    if subscription is None or subscription.period_end is None:
+        raise NotUnderstood(f"subscription {subscription_id} is due without a period")
+    interval = INTERVALS[subscription.billing_interval]
+    start = await _start(session, subscription, subscription.period_end, (rules, now))
+    cost = await cost_of(session, subscription_id, start, now)
+    if cost is None:
+        raise NotUnderstood(f"subscription {subscription_id} is due without a cost")
+    anchor = subscription.anchor_at or start
+    await session.execute(
+        insert(Renewal)
+        .values(
+            id=derived_id("renewal", subscription_id, start.isoformat()),
+            subscription_id=subscription_id,
+            user_id=subscription.user_id,
+            period_start=start,
+            period_end=end_of(anchor, start, interval, rules.zone),
+            currency=cost.currency,
+            total_minor=cost.total_minor,
+            price_version=cost.price_version,
+            cost_history_id=cost.cost_history_id,
+            next_attempt_at=now,
+            created_at=now,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def _start(
+    session: AsyncSession,
+    subscription: BillableSubscription,
+    ended_at: datetime,
+    when: tuple[Rules, datetime],
+) -> datetime:
+    """Where the next period begins; the subscription's anchor is moved where its periods were."""
+    rules, now = when
+    interval = INTERVALS[subscription.billing_interval]
+    resumed_at = subscription.resumed_at
+    if resumed_at is not None and resumed_at > ended_at:
+        subscription.anchor_at = resumed_at
+        return resumed_at
+    period = (subscription.period_start, ended_at)
+    subscription.anchor_at = anchor_of(subscription.anchor_at, period, interval, rules.zone)
+    billed = select(Renewal.id).where(Renewal.subscription_id == subscription.subscription_id)
+    if await session.scalar(billed.limit(1)) is not None:
+        return ended_at
+    # Whoever switches renewals on late does not charge a year at once.
+    return start_around(subscription.anchor_at, ended_at, interval, (now, rules.zone))

@@ -1,0 +1,138 @@
+"""What became of the charges: read from their orders and from the fold of Stripe's facts, never guessed."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.payments.models import PaymentIntent
+from services.payments.orders.models import StripeOrder
+from services.payments.renewals.attempts import locked
+from services.payments.renewals.models import BillableSubscription, Renewal
+from services.payments.renewals.outcomes import (
+    Rules,
+    payment_of,
+    record_canceled,
+    record_given_up,
+    record_paid,
+    record_refused,
+    still_wanted,
+    why_of,
+)
+from shared.db import Sessions
+
+BATCH_RENEWALS = 100
+# A payment that was to be canceled may have been paid in that moment; Stripe's facts come within days.
+COMES_LATE = timedelta(days=30)
+WITHDRAWN = "withdrawn"
+Step = Callable[[AsyncSession, Renewal, Rules, datetime], Awaitable[None]]
+
+# A payment that was answered for is only refused where it names a failure: it may be folded as far as its creation.
+SETTLED = text("""
+SELECT r.id FROM renewals r
+JOIN stripe_orders o ON o.id = r.order_id
+LEFT JOIN payment_intents p ON p.stripe_id = o.stripe_payment_id
+WHERE r.status = 'charging' AND (
+    o.status = 'refused'
+    OR (o.status = 'done' AND (
+        p.status IN ('succeeded', 'canceled', 'requires_action')
+        OR (p.status = 'requires_payment_method' AND p.failure_code IS NOT NULL))))
+ORDER BY r.id LIMIT :limit
+""")
+PAID_LATE = text("""
+SELECT r.id FROM renewals r
+JOIN payment_intents p ON p.stripe_id = r.stripe_payment_id AND p.status = 'succeeded'
+WHERE r.status = 'past_due'
+    OR (r.status IN ('given_up', 'canceled') AND r.ended_at > :since)
+ORDER BY r.id LIMIT :limit
+""")
+# Who was asked for another card, or to confirm a payment, and has not done so by the last day of the schedule.
+UNANSWERED = text("""
+SELECT r.id FROM renewals r
+LEFT JOIN payment_intents p ON p.stripe_id = r.stripe_payment_id
+WHERE r.status = 'past_due' AND r.next_attempt_at IS NULL AND r.past_due_at <= :last_day
+    AND p.status IS DISTINCT FROM 'processing' AND p.status IS DISTINCT FROM 'succeeded'
+ORDER BY r.id LIMIT :limit
+""")
+# Never asked: Stripe knows nothing of it.  Once asked, only the answer tells.
+WITHDRAW = text("""
+UPDATE stripe_orders o SET status = 'refused', failure_code = 'withdrawn', ended_at = :now
+FROM renewals r JOIN billable_subscriptions b ON b.subscription_id = r.subscription_id
+WHERE r.order_id = o.id AND r.status = 'charging' AND o.status = 'open'
+    AND o.first_asked_at IS NULL
+    AND (b.status <> 'active' OR b.period_end > r.period_start OR b.resumed_at > r.period_start)
+""")
+
+
+async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
+    """Record what is known by now of payments and of customers who were asked; how many were looked at."""
+    async with sessions.begin() as session:
+        await session.execute(WITHDRAW, {"now": now})
+    last_day = now - timedelta(days=max(rules.dunning_days))
+    steps: tuple[tuple[TextClause, dict[str, object], Step], ...] = (
+        (SETTLED, {}, _settle),
+        (PAID_LATE, {"since": now - COMES_LATE}, _take_late_payment),
+        (UNANSWERED, {"last_day": last_day}, _end_unanswered),
+    )
+    looked_at = 0
+    for statement, values, step in steps:
+        async with sessions.begin() as session:
+            found = await session.scalars(statement, {**values, "limit": BATCH_RENEWALS})
+            ids = [UUID(str(each)) for each in found]
+        for renewal_id in ids:
+            async with sessions.begin() as session:
+                renewal = await locked(session, renewal_id)
+                if renewal is not None:
+                    await step(session, renewal, rules, now)
+        looked_at += len(ids)
+    return looked_at
+
+
+async def _settle(session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime) -> None:
+    """The order has ended, and of what it made enough is known."""
+    order = await session.get(StripeOrder, renewal.order_id)
+    if renewal.status != "charging" or order is None:
+        return
+    renewal.stripe_payment_id = order.stripe_payment_id
+    payment = await payment_of(session, renewal)
+    why = why_of(renewal, now, order)
+    if payment is not None and payment.status == "succeeded":
+        await record_paid(session, renewal, why)
+    elif order.failure_code == WITHDRAWN:
+        await record_canceled(session, renewal, now)
+    else:
+        await record_refused(session, renewal, _reason(order, payment), why, rules)
+
+
+def _reason(order: StripeOrder, payment: PaymentIntent | None) -> str:
+    """The order's refusal, else what befell the payment afterwards."""
+    if order.status == "refused" or payment is None:
+        return order.failure_code or "refused"
+    if payment.status == "canceled":
+        return "payment_canceled"
+    if payment.status == "requires_action":
+        return "authentication_required"
+    return payment.decline_code or payment.failure_code or "refused"
+
+
+async def _take_late_payment(
+    session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime
+) -> None:
+    """The customer confirmed a refused payment themselves, or paid while it was being canceled."""
+    payment = await payment_of(session, renewal)
+    if renewal.status != "paid" and payment is not None and payment.status == "succeeded":
+        await record_paid(session, renewal, why_of(renewal, now))
+
+
+async def _end_unanswered(
+    session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime
+) -> None:
+    if renewal.status != "past_due" or renewal.next_attempt_at is not None:
+        return
+    subscription = await session.get(BillableSubscription, renewal.subscription_id)
+    if still_wanted(subscription, renewal):
+        await record_given_up(session, renewal, why_of(renewal, now), rules)
+    else:
+        await record_canceled(session, renewal, now)
