@@ -33,6 +33,7 @@ _TYPE_RANKS = {
 UNKNOWN_TYPE_RANK = 1
 # Stripe's answer, when it was asked: it was given after all that happened in the second it was asked about.
 ANSWER_RANK = 9
+METHOD_RANKS = {"failed": 0, "pending": 1, "succeeded": 2, "paid": 2}
 REFUND_RANKS = {"requires_action": 0, "pending": 1, "succeeded": 2, "failed": 3, "canceled": 3}
 
 
@@ -112,7 +113,7 @@ class Method:
     """
 
     created: int
-    is_paid: bool
+    rank: int  # of those made in one second the one that succeeded; see METHOD_RANKS
     attempt: str  # its charge, or the event that tells of an attempt without one
     type: str
     three_d_secure: str = ""

@@ -9,6 +9,8 @@ from shared.events import PaymentStatus
 
 # While in one of these, a refund's amount is gone from what was received.
 HOLDING = ("pending", "succeeded")
+# The failure code of a customer who did not pass 3-D Secure.
+NOT_AUTHENTICATED = "payment_intent_authentication_failure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def state(fold: Fold) -> PaymentState:
         movements=(*refunds, *disputes),
         canceled_at=_ended_at(fold, "canceled"),
         anomaly=_anomaly(fold, now.amount_minor, refunded_minor, disputed_minor),
-        three_d_secure=(method.three_d_secure or None) if method else None,
+        three_d_secure=_three_d_secure(fold, None if is_paid else now.failure_code),
         mandate_id=(method.mandate_id or None) if method else None,
         review=_review(fold),
         invoice_id=fold.invoice or None,
@@ -173,6 +175,13 @@ def _fee(fold: Fold, currency: str) -> int | None:
         return None
     known = [fee for fee in fold.fees.values() if fee.currency == currency]
     return sum(fee.fee_minor for fee in known) if any(fee.is_charge for fee in known) else None
+
+
+def _three_d_secure(fold: Fold, failure_code: str | None) -> str | None:
+    """What the last charge says of it; who does not pass it is never charged."""
+    if failure_code == NOT_AUTHENTICATED:
+        return "failed"
+    return (fold.method.three_d_secure or None) if fold.method else None
 
 
 def _review(fold: Fold) -> str | None:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from services.payments.domain import Fee, Link, Method
+from services.payments.domain.fold import METHOD_RANKS
 from services.payments.gateway import shapes
 from shared.errors import InvalidInput
 from shared.money import currency_code, from_stripe
@@ -20,8 +21,6 @@ MAX_LINK_LENGTH = 100
 # A payment's facts name the same two within seconds of each other: 2 MB at most.
 NAMES_REMEMBERED = 8_192
 CHARGED = ("charge", "payment")
-# The customer did not pass 3-D Secure: no charge was made that could say so.
-NOT_AUTHENTICATED = "payment_intent_authentication_failure"
 
 
 def links(event: shapes.Event, metadata: dict[str, str], rank: int) -> dict[str, Link]:
@@ -101,11 +100,12 @@ def method(charges: Iterable[shapes.Charge]) -> Method | None:
 
 
 def _made_with(charge: shapes.Charge) -> Method | None:
+    rank = METHOD_RANKS.get(charge.status or ("paid" if charge.paid else "failed"), 0)
     details, source = charge.payment_method_details, charge.source
     if details and details.type:
         return Method(
             created=charge.created,
-            is_paid=charge.paid,
+            rank=rank,
             attempt=charge.id,
             type=details.type,
             three_d_secure=details.three_d_secure or "",
@@ -113,12 +113,11 @@ def _made_with(charge: shapes.Charge) -> Method | None:
         )
     # A card was an object of its own; what else there was, a source of a type.
     kind = source and (source.type if source.object == "source" else source.object)
-    return Method(charge.created, charge.paid, charge.id, kind) if kind else None
+    return Method(charge.created, rank, charge.id, kind) if kind else None
 
 
 def failed_method(event: shapes.Event, error: shapes.PaymentError | None) -> Method | None:
     """Of an attempt that ended before a charge was made."""
     if error is None or error.charge or not (error.payment_method and error.payment_method.type):
         return None
-    three_d_secure = "failed" if error.code == NOT_AUTHENTICATED else ""
-    return Method(event.created, False, event.id, error.payment_method.type, three_d_secure)
+    return Method(event.created, 0, event.id, error.payment_method.type)

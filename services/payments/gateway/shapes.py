@@ -105,6 +105,7 @@ class Charge(Shape):
     amount_refunded: Amount | None = None
     captured: bool = False
     paid: bool = False
+    status: str | None = None
     metadata: Metadata = Field(default_factory=dict)
     payment_intent: Reference = None
     invoice: Reference = None
