@@ -64,7 +64,9 @@ async def test_whatever_order_and_batches_the_rows_are_the_truth(
         await service.fold_all()
     await assert_true(service, lives)
     await assert_announced(service)
-    assert await service.rows("SELECT id FROM stripe_events WHERE status <> 'applied'") == []
+    unread = "SELECT type FROM stripe_events WHERE status <> 'applied'"
+    # In today's shape an invoice names no payment; its invoice_payment does.
+    assert {row["type"] for row in await service.rows(unread)} <= {"invoice.paid"}
 
 
 async def assert_announced(service: Service) -> None:
