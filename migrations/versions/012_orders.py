@@ -29,6 +29,7 @@ def _create_api_requests() -> None:
         "api_requests",
         sa.Column("caller", sa.String(), nullable=False),
         sa.Column("idempotency_key", sa.String(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
         sa.Column("fingerprint", sa.String(), nullable=False),
         sa.Column(
             "created_at",

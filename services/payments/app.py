@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from services.payments import asking, fold, gauges
+from fastapi import APIRouter
+
+from services.payments import asking, fold, gauges, upkeep
 from services.payments.api import router
 from services.payments.gateway import StripeClient, mode_of
 from services.payments.handlers import HANDLERS
-from services.payments.orders import work
+from services.payments.orders import api as orders
+from services.payments.orders import requests, work
+from services.payments.renewals import api as renewals_api
+from services.payments.renewals import work as renewals
 from services.payments.webhook import StripeDoor, Webhook
 from shared import log
 from shared.clock import Clock, utc_now
@@ -25,8 +30,11 @@ FOLD_IDLE_SECONDS = 0.05
 ASK_IDLE_SECONDS = 1.0
 ORDER_IDLE_SECONDS = 0.2
 TIDY_SECONDS = 10.0
-# The fold, the questions, the orders, the tidying: one connection each.
-POOL_CONNECTIONS = 4
+FORGET_SECONDS = 600.0
+# How late at most a charge that became due, or its outcome, is noticed.
+RENEWAL_IDLE_SECONDS = 1.0
+# The fold, the questions, the tidying, and orders that are settled side by side.
+POOL_CONNECTIONS = 6
 
 logger = log.get("payments")
 
@@ -37,13 +45,20 @@ def create_web(settings: Settings, clock: Clock = utc_now) -> StripeDoor:
         Web(
             settings,
             "payments",
-            router,
+            _routes(),
             hears=tuple(HANDLERS),
             clock=clock,
-            lifespans=(webhook.lifespan, gauges.lifespan),
+            lifespans=(webhook.lifespan, gauges.lifespan, orders.lifespan),
         )
     )
     return StripeDoor(app, webhook)
+
+
+def _routes() -> APIRouter:
+    routes = APIRouter()
+    for each in (router, orders.router, renewals_api.router):
+        routes.include_router(each)
+    return routes
 
 
 def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
@@ -70,12 +85,29 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
             group.create_task(every(stop, ASK_IDLE_SECONDS, ask))
             order = partial(work.run_once, pool, client, holder, clock)
             group.create_task(every(stop, ORDER_IDLE_SECONDS, order))
+            forget = partial(requests.forget_once, pool, clock)
+            group.create_task(every(stop, FORGET_SECONDS, forget))
+
+    return run
+
+
+def renewal_loop(settings: Settings, sessions: Sessions, clock: Clock = utc_now) -> Loop:
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+
+    async def run(stop: asyncio.Event) -> None:
+        if not settings.stripe_api_key:
+            logger.error("FAREBOX_RENEWALS without STRIPE_API_KEY: nobody is charged")
+            return
+        async with raw_pool(settings.url_of("payments"), "payments", size=1) as pool:
+            own = renewals.Renewals(pool, sessions, renewals.rules_of(settings), holder)
+            await every(stop, RENEWAL_IDLE_SECONDS, partial(renewals.run_once, own, clock))
 
     return run
 
 
 def loops(settings: Settings, sessions: Sessions) -> Sequence[Loop]:
-    return (raw_loops(settings),)
+    own = (raw_loops(settings), upkeep.loop(settings))
+    return (*own, renewal_loop(settings, sessions)) if settings.farebox_renewals else own
 
 
 def web(settings: Settings) -> None:

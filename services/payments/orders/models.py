@@ -25,6 +25,7 @@ class ApiRequest(Base):
 
     caller: Mapped[str] = mapped_column(primary_key=True)
     idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    order_id: Mapped[UUID]  # written in the same transaction
     fingerprint: Mapped[str]  # sha256 of method, path and canonical body
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     # Whoever works on it does so until then; afterwards another may take it up.

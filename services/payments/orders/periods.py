@@ -1,0 +1,133 @@
+"""What a subscription's period costs, and whether somebody has ordered it to be paid already."""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.payments.models import PaymentIntent, SubscriptionCost
+from services.payments.orders.models import StripeOrder
+from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
+from shared.errors import Conflict, NotFound
+
+PERIOD_KEY = "period_start"
+# A renewal in one of these charges nobody any more.
+OVER = ("canceled", "given_up")
+
+
+class PeriodOrdered(Conflict):
+    title = "This period is paid, or being paid, already"
+
+
+class NotPriced(Conflict):
+    title = "Pricing has not said what this costs"
+
+
+class Price(NamedTuple):
+    """What pricing last said that a subscription costs at some time."""
+
+    currency: str
+    total_minor: int
+    price_version: int
+    cost_history_id: int
+
+
+async def customer_of(session: AsyncSession, subscription_id: UUID) -> UUID:
+    """Raises NotFound for a subscription that pricing never spoke of, Conflict for one that has ended."""
+    user_id = await session.scalar(
+        select(SubscriptionCost.user_id).where(SubscriptionCost.subscription_id == subscription_id)
+    )
+    if user_id is None:
+        raise NotFound(
+            f"pricing has said nothing of a subscription {subscription_id}",
+            subscription_id=str(subscription_id),
+        )
+    known = await session.get(BillableSubscription, subscription_id)
+    if known is not None and known.status == "canceled":
+        raise Conflict(f"subscription {subscription_id} is canceled", status="canceled")
+    return user_id
+
+
+async def current_period(session: AsyncSession, subscription_id: UUID) -> datetime | None:
+    """When its running period began; None where pricing has not said."""
+    known = await session.get(BillableSubscription, subscription_id)
+    return known.period_start if known else None
+
+
+async def price_at(session: AsyncSession, subscription_id: UUID, at: datetime) -> Price:
+    """The last cost announced that was in force at `at`.  Raises NotPriced."""
+    told = await session.scalar(
+        select(ToldCost)
+        .where(ToldCost.subscription_id == subscription_id, ToldCost.effective_at <= at)
+        .order_by(ToldCost.revision.desc())
+        .limit(1)
+    ) or await session.scalar(
+        select(SubscriptionCost).where(
+            SubscriptionCost.subscription_id == subscription_id,
+            SubscriptionCost.effective_at <= at,
+        )
+    )
+    if told is None:
+        raise NotPriced(
+            f"no cost of subscription {subscription_id} is in force at {at.isoformat()}"
+        )
+    return Price(told.currency, told.total_minor, told.price_version, told.cost_history_id)
+
+
+async def is_ordered(session: AsyncSession, subscription_id: UUID, period_start: datetime) -> bool:
+    """Whether the API was asked to have this period paid, and that may still come to money."""
+    canceled = select(PaymentIntent.id).where(
+        PaymentIntent.stripe_id == StripeOrder.stripe_payment_id, PaymentIntent.status == "canceled"
+    )
+    ordered = select(StripeOrder.id).where(
+        StripeOrder.subscription_id == subscription_id,
+        StripeOrder.kind == "create",
+        StripeOrder.renewal_id.is_(None),
+        _says_period(period_start),
+        # A refused creation may have left a payment that can be confirmed with another card.
+        (StripeOrder.status != "refused") | StripeOrder.stripe_payment_id.is_not(None),
+        ~canceled.exists(),
+    )
+    return await session.scalar(ordered.limit(1)) is not None
+
+
+async def require_free(
+    session: AsyncSession, subscription_id: UUID, period_start: datetime
+) -> None:
+    """Nobody else orders this period until the transaction ends.  Raises PeriodOrdered."""
+    await lock(session, subscription_id, period_start)
+    renewal = await session.scalar(
+        select(Renewal).where(
+            Renewal.subscription_id == subscription_id,
+            Renewal.period_start == period_start,
+            Renewal.status.not_in(OVER),
+        )
+    )
+    if renewal is not None:
+        raise PeriodOrdered(
+            f"the period from {written(period_start)} is renewed by itself: it is {renewal.status}",
+            renewal_id=str(renewal.id),
+            status=renewal.status,
+        )
+    if await is_ordered(session, subscription_id, period_start):
+        raise PeriodOrdered(f"the period from {written(period_start)} has a payment already")
+
+
+async def lock(session: AsyncSession, subscription_id: UUID, period_start: datetime) -> None:
+    """Whoever has this period paid does so one after the other; released with the transaction."""
+    name = f"period:{subscription_id}:{written(period_start)}"
+    await session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name}
+    )
+
+
+def written(period_start: datetime) -> str:
+    """As it stands in a payment's metadata."""
+    return period_start.astimezone(UTC).isoformat()
+
+
+def _says_period(period_start: datetime) -> ColumnElement[bool]:
+    said = func.jsonb_extract_path_text(StripeOrder.parameters, "metadata", PERIOD_KEY)
+    return said == written(period_start)
