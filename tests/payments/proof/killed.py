@@ -1,0 +1,85 @@
+"""Folds, asks and takes webhooks in children that are killed at the n-th await (`dying`).
+
+Reads a line for each child: `fold URL n`, or `web URL n port`; answers with how it ended: -9, or 0 where n was past its last.
+"""
+
+import asyncio
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from services.payments import fold
+from services.payments.app import create_web
+from shared.db import raw_pool
+from shared.settings import Settings
+from tests.payments.proof.dying import Count, counted, kill_at
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+SECRET = "whsec_of_the_killed"
+SERVES_SECONDS = 30.0
+
+
+async def fold_all(url: str, count: Count) -> None:
+    """One owner's turns until nothing is left."""
+    async with raw_pool(url, "payments", size=2) as pool:
+
+        async def turns() -> None:
+            while await fold.run_once(pool, f"holder-{os.getpid()}", lambda: NOW):
+                pass
+
+        await counted(turns(), count)
+
+
+async def take_webhooks(url: str, count: Count, port: int) -> None:
+    """Counts from the first webhook on; ends by itself when nobody kills it."""
+    settings = Settings(
+        payments_database_url=url, stripe_webhook_secrets=SECRET, farebox_log_json=False
+    )
+    app = create_web(settings)
+    count.armed = False
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        count.armed = count.armed or scope.get("path") == "/webhooks/stripe"
+        await app(scope, receive, send)
+
+    kill_at(count)
+    config = uvicorn.Config(door, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    async with asyncio.timeout(SERVES_SECONDS):
+        await uvicorn.Server(config).serve()
+
+
+def child(kind: str, url: str, at: int, port: int) -> None:
+    count = Count(at)
+    match kind:
+        case "fold":
+            asyncio.run(fold_all(url, count))
+        case "web":
+            asyncio.run(take_webhooks(url, count, port))
+        case _:
+            raise ValueError(kind)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        kind, url, at, *port = line.split()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            # What is logged is nobody's business here; what is wrong goes to stderr.
+            os.dup2(2, 1)
+            try:
+                child(kind, url, int(at), int(port[0]) if port else 0)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
