@@ -9,7 +9,7 @@ from starlette.routing import Route
 from embedded.stripe_sandbox import customers, money, payments, refunds, shapes
 from embedded.stripe_sandbox.calls import Call, Handler, endpoint, fetch
 from embedded.stripe_sandbox.customers import require_customer
-from embedded.stripe_sandbox.errors import declined, invalid
+from embedded.stripe_sandbox.errors import declined, invalid, missing
 from embedded.stripe_sandbox.finding import found, page_of
 from embedded.stripe_sandbox.ledger import Charge, Dispute, Intent, JsonObject, Refund
 from embedded.stripe_sandbox.listing import (
@@ -216,7 +216,7 @@ def _of_payment(call: Call, made: Sequence[Refund | Charge | Dispute], url: str)
 
 
 def list_events(call: Call) -> bytes:
-    """Newest first.  Stripe's own list goes back 30 days; this one forgets nothing."""
+    """Newest first.  Stripe's own list goes back 30 days; this one only as told (`ClockOrder`)."""
     form = call.form
     form.require_known((*PAGE_PARAMETERS, "type", "types", "delivery_success"))
     limit = limit_of(form)
@@ -240,10 +240,13 @@ def _wanted(call: Call) -> Callable[[Record], bool]:
     pattern = call.form.text("type")
     taken = call.form.boolean("delivery_success", default=False)
     filtered = call.form.text("delivery_success") is not None
+    kept_since = call.sandbox.events_kept_since()
 
     def wanted(record: Record) -> bool:
         return (
             in_time(record.created)
+            and record.created >= kept_since
+            and record.account == call.account
             and (not types or record.type in types)
             and (pattern is None or _matches(record.type, pattern))
             and (not filtered or (not record.awaiting) == taken)
@@ -259,7 +262,10 @@ def _matches(type_: str, pattern: str) -> bool:
 
 
 def get_event(call: Call) -> bytes:
-    return found(call, call.sandbox.records.by_id, "event").body("")
+    record = call.sandbox.records.by_id.get(call.object_id)
+    if record is None or record.account != call.account:
+        raise missing("event", call.object_id)
+    return record.body("")
 
 
 def get_intent(call: Call) -> JsonObject:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from embedded.stripe_sandbox import people, shapes
 from embedded.stripe_sandbox.errors import StripeError, invalid, refused
 from embedded.stripe_sandbox.forms import Form
-from embedded.stripe_sandbox.invoices import invoice_json
+from embedded.stripe_sandbox.invoices import invoice_json, part_json
 from embedded.stripe_sandbox.ledger import (
     API_VERSION,
     IllegalTransition,
@@ -25,6 +25,8 @@ from embedded.stripe_sandbox.refunds import refundable_minor
 from embedded.stripe_sandbox.reviews import review_json
 from embedded.stripe_sandbox.sandbox import Kept, Sandbox
 
+# Sources of balance transactions that are nothing to be retrieved.
+NOT_OBJECTS = ("fee_",)
 STAND_IN = "This is farebox's stand-in for Stripe, not Stripe."
 
 
@@ -156,9 +158,9 @@ def _expand(ledger: Ledger, shape: JsonObject, steps: list[str], path: str) -> N
         shape["refunds"] = charge_refunds(ledger, shape["id"])
     if step not in shape:
         raise invalid(f"This property cannot be expanded ({path}).", param="expand")
-    if isinstance(shape[step], str):
+    if isinstance(shape[step], str) and not shape[step].startswith(NOT_OBJECTS):
         shape[step] = fetch(ledger, shape[step])
-    if rest and shape[step] is not None:
+    if rest and isinstance(shape[step], dict):
         _expand(ledger, shape[step], rest, path)
 
 
@@ -194,6 +196,9 @@ def _fetch_other(ledger: Ledger, object_id: str) -> JsonObject:
         return review_json(review)
     if invoice := ledger.invoices.get(object_id):
         return invoice_json(invoice)
+    paid = (each for each in ledger.invoices.values() if each.part_id == object_id)
+    if invoice := next(paid, None):
+        return part_json(invoice)
     if payout := ledger.payouts.get(object_id):
         return payout_json(payout)
     raise invalid(f"{object_id} cannot be expanded.", param="expand")

@@ -63,6 +63,8 @@ class EndpointOrder(Asked):
     url: str
     secrets: list[str] = Field(min_length=1)
     api_version: str = API_VERSION
+    # Thin events say which object to fetch, and nothing of it.
+    thin: bool = False
 
     @field_validator("url")
     @classmethod
@@ -177,6 +179,8 @@ class ClockOrder(Asked):
 
     now: Moment | None
     ticking: bool = False
+    # Stripe's list of events goes back 30; none forgets nothing.
+    events_kept_days: int | None = Field(default=None, gt=0)
 
 
 class SilenceOrder(Asked):

@@ -155,6 +155,7 @@ async def set_silence(sandbox: Sandbox, body: bytes) -> JsonObject:
 
 async def set_clock(sandbox: Sandbox, body: bytes) -> JsonObject:
     order = ClockOrder.model_validate_json(body)
+    sandbox.events_kept_days = order.events_kept_days
     sandbox.set_clock(None if order.now is None else epoch_of(order.now), order.ticking)
     return {"now": sandbox.clock.now()}
 

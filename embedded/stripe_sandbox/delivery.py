@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from embedded.stripe_sandbox.ledger import API_VERSION
 from embedded.stripe_sandbox.records import Record
 from embedded.stripe_sandbox.signing import sign
+from embedded.stripe_sandbox.versions import THIN
 from embedded.stripe_sandbox.wire import Answer, Sender
 
 USER_AGENT = "farebox-stripe-sandbox/1 (a stand-in for Stripe)"
@@ -35,11 +36,16 @@ class Endpoint:
     url: str
     secrets: Sequence[str]
     api_version: str = API_VERSION
+    thin: bool = False
+
+    @property
+    def shape(self) -> str:
+        return THIN if self.thin else self.api_version
 
     @property
     def key(self) -> tuple[str, str]:
         # During an upgrade one address takes two versions, each signed with a secret of its own.
-        return self.url, self.api_version
+        return self.url, self.shape
 
 
 @dataclass(slots=True)
@@ -139,7 +145,7 @@ class Deliverer:
         delivery.first_tried = delivery.first_tried or time.monotonic()
         self.counts.attempts += 1
         try:
-            answer = await self.post(endpoint, delivery.record.body(endpoint.api_version))
+            answer = await self.post(endpoint, delivery.record.body(endpoint.shape))
             taken, problem = 200 <= answer.status < 300, f"{answer.status} from {endpoint.url}"
         except OSError as error:
             taken, problem = False, f"{type(error).__name__} at {endpoint.url}: {error}"

@@ -2,7 +2,7 @@
 
 from embedded.stripe_sandbox import invoices, payouts, reviews, shapes
 from embedded.stripe_sandbox.calls import Call, Handler
-from embedded.stripe_sandbox.errors import invalid
+from embedded.stripe_sandbox.errors import invalid, missing
 from embedded.stripe_sandbox.finding import found, page_of
 from embedded.stripe_sandbox.ledger import JsonObject, Transaction
 from embedded.stripe_sandbox.listing import PAGE_PARAMETERS, seconds_in
@@ -94,6 +94,13 @@ def get_invoice(call: Call) -> JsonObject:
     return invoices.invoice_json(found(call, call.ledger.invoices, "invoice"))
 
 
+def get_invoice_payment(call: Call) -> JsonObject:
+    paid = {each.part_id: each for each in call.ledger.invoices.values() if each.part_id}
+    if call.object_id not in paid:
+        raise missing("invoice_payment", call.object_id)
+    return invoices.part_json(paid[call.object_id])
+
+
 def list_reviews(call: Call) -> JsonObject:
     """Open ones alone, as at Stripe."""
     call.form.require_known(PAGE_PARAMETERS)
@@ -117,6 +124,7 @@ HANDLERS: list[tuple[str, str, Handler]] = [
     ("GET", "/v1/payouts/{id}", get_payout),
     ("POST", "/v1/payouts/{id}/cancel", cancel_payout),
     ("GET", "/v1/invoices/{id}", get_invoice),
+    ("GET", "/v1/invoice_payments/{id}", get_invoice_payment),
     ("GET", "/v1/reviews", list_reviews),
     ("GET", "/v1/reviews/{id}", get_review),
     ("POST", "/v1/reviews/{id}/approve", approve_review),

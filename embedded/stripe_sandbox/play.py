@@ -11,6 +11,7 @@ from embedded.stripe_sandbox.ledger import API_VERSION, Event, JsonObject, Ledge
 from embedded.stripe_sandbox.lifecycles import LIVES, Scene
 from embedded.stripe_sandbox.payments import Order
 from embedded.stripe_sandbox.truth import details_of, truths
+from embedded.stripe_sandbox.versions import THIN, event_json, thin_json
 
 LIFECYCLES = {**LIVES, **AFTERLIVES}
 # Half of all payments are the plain thing; the other half shares every other life evenly.
@@ -84,16 +85,30 @@ class Part:
 
 
 def play(
-    seed: int | str, specs: Sequence[PaymentSpec], start: int, tie_seconds: float = 0.0
+    seed: int | str,
+    specs: Sequence[PaymentSpec],
+    start: int,
+    tie_seconds: float = 0.0,
+    api_version: str = API_VERSION,
 ) -> Played:
-    """Play `specs` from epoch second `start`; the same arguments give the same result, always."""
+    """Play `specs` from epoch second `start`; the same arguments give the same result, always.
+
+    `api_version` may be `thin`.
+    """
     told: list[Event] = []
-    ledger = Ledger(Ids(f"{seed}:ids"), start, told.append)
+    events: list[JsonObject] = []
+
+    def hear(event: Event) -> None:
+        told.append(event)
+        thin = api_version == THIN
+        events.append(thin_json(event) if thin else event_json(event, api_version, ledger))
+
+    ledger = Ledger(Ids(f"{seed}:ids"), start, hear)
     parts = rehearse(ledger, seed, specs)
     for _ in run(parts, seed, Span(start, tie_seconds=tie_seconds)):
         pass
     return Played(
-        events=[event_json(event) for event in told],
+        events=events,
         truth=truths(ledger.intents.values()),
         lifecycles={part.scene.intent.id: part.lifecycle for part in parts},
         undecidable=undecidable(told),
@@ -141,25 +156,6 @@ def run(parts: Sequence[Part], seed: int | str, span: Span) -> Iterator[int]:
             tied = rng.random() < span.tie_seconds
             heapq.heappush(queue, (now if tied else now + wait_seconds, index, steps))
         yield now
-
-
-def event_json(event: Event, pending_webhooks: int = 1) -> JsonObject:
-    data: JsonObject = {"object": event.snapshot}
-    if event.previous is not None:
-        data["previous_attributes"] = event.previous
-    account: JsonObject = {} if event.account is None else {"account": event.account}
-    return {
-        "id": event.id,
-        "object": "event",
-        **account,
-        "api_version": API_VERSION,
-        "created": event.created,
-        "data": data,
-        "livemode": event.livemode,
-        "pending_webhooks": pending_webhooks,
-        "request": {"id": event.request.id, "idempotency_key": event.request.idempotency_key},
-        "type": event.type,
-    }
 
 
 def undecidable(events: Iterable[Event]) -> frozenset[str]:

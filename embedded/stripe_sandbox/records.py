@@ -1,16 +1,14 @@
 """Events as they were told, kept as bytes: small, and sent again without being rendered again."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import orjson
 
-from embedded.stripe_sandbox.ledger import API_VERSION, Event, JsonObject
-from embedded.stripe_sandbox.play import event_json
+from embedded.stripe_sandbox.ledger import API_VERSION, Event, JsonObject, Ledger
+from embedded.stripe_sandbox.versions import THIN, event_json, thin_json
 
-# Before this version a PaymentIntent carried its charges.
-CHARGES_LEFT_IN = "2022-11-15"
 PENDING = b'"pending_webhooks": '
 
 
@@ -23,11 +21,16 @@ class Record:
     created: int
     told_as: int
     intent_id: str
+    account: str | None
     bodies: dict[str, tuple[bytes, bytes]]
     awaiting: set[tuple[str, str]] = field(default_factory=set)
 
+    thin: bytes = b""
+
     def body(self, version: str) -> bytes:
         """The event as JSON, with the number of endpoints that still wait for it right now."""
+        if version == THIN:
+            return self.thin
         head, tail = self.bodies.get(version) or self.bodies[API_VERSION]
         return b"%b%d%b" % (head, len(self.awaiting), tail)
 
@@ -44,13 +47,16 @@ class Records:
         self._ordered: list[Record] = []
         self._told = 0
 
-    def add(self, event: Event, versions: Iterable[str], charge: JsonObject | None) -> Record:
+    def add(self, event: Event, versions: set[str], ledger: Ledger) -> Record:
         """Render `event` once for each API version that some endpoint wants."""
-        bodies = {API_VERSION: _halves(event_json(event))}
-        for version in versions:
-            bodies.setdefault(version, _halves(_older(event_json(event), version, charge)))
-        record = Record(event.id, event.type, event.created, self._told, event.intent_id, bodies)
+        wanted = {API_VERSION, *versions} - {THIN}
+        bodies = {each: _halves(event_json(event, each, ledger)) for each in wanted}
+        record = Record(
+            event.id, event.type, event.created, self._told, event.intent_id, event.account, bodies
+        )
         self._told += 1
+        if THIN in versions:
+            record.thin = orjson.dumps(thin_json(event))
         self.by_id[record.id] = record
         insort(self._ordered, record, key=lambda each: each.moment)
         return record
@@ -79,18 +85,3 @@ def _halves(event: JsonObject) -> tuple[bytes, bytes]:
     # Stripe sends its JSON indented by two; the count between the halves changes per delivery.
     head, _, tail = orjson.dumps(event, option=orjson.OPT_INDENT_2).rpartition(PENDING)
     return head + PENDING, tail.lstrip(b"0123456789")
-
-
-def _older(event: JsonObject, version: str, charge: JsonObject | None) -> JsonObject:
-    told = event["data"]["object"]
-    if version >= CHARGES_LEFT_IN or told["object"] != "payment_intent":
-        return {**event, "api_version": version}
-    charges = {
-        "object": "list",
-        "data": [charge] if charge else [],
-        "has_more": False,
-        "total_count": int(charge is not None),
-        "url": f"/v1/charges?payment_intent={told['id']}",
-    }
-    data = {**event["data"], "object": {**told, "charges": charges}}
-    return {**event, "api_version": version, "data": data}

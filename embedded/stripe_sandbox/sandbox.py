@@ -13,11 +13,9 @@ from embedded.stripe_sandbox.delivery import Deliverer, Endpoint, Patience
 from embedded.stripe_sandbox.faults import Faults, plan
 from embedded.stripe_sandbox.ids import Ids
 from embedded.stripe_sandbox.ledger import (
-    API_VERSION,
     Event,
     IllegalTransition,
     Intent,
-    JsonObject,
     Ledger,
 )
 from embedded.stripe_sandbox.outages import Outages
@@ -28,7 +26,8 @@ from embedded.stripe_sandbox.story import ACTIONS, Step
 # The loop serves others between so many steps of a play.
 STEPS_AT_ONCE = 200
 # Stripe may forget a key after a day; here the oldest go earlier when there are this many.
-KEPT_SECONDS = 86_400
+DAY_SECONDS = 86_400
+KEPT_SECONDS = DAY_SECONDS
 KEPT_KEYS = 100_000
 
 
@@ -68,6 +67,8 @@ class Sandbox:
     silence: Silence = field(default_factory=Silence)
     clock: Clock = field(default_factory=Clock)
     kept: dict[str, Kept] = field(default_factory=dict)
+    # How far back the list of events goes; None is all the way.
+    events_kept_days: int | None = None
     # How often the API was called, by method.
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -87,6 +88,11 @@ class Sandbox:
         if intent is not None:
             now = max(now, intent.last_event_at + after_seconds)
         self.ledger.now = now
+
+    def events_kept_since(self) -> int:
+        if self.events_kept_days is None:
+            return 0
+        return self.clock.now() - self.events_kept_days * DAY_SECONDS
 
     def set_clock(self, now: int | None, ticking: bool) -> None:
         """What was to happen by then, by itself, has happened, each thing at its own time."""
@@ -149,8 +155,8 @@ class Sandbox:
         silenced = self.silence.takes(event.type)
         if silenced and self.silence.fate == "never_made":
             return
-        versions = {each.api_version for each in self.deliverer.endpoints.values()} - {API_VERSION}
-        record = self.records.add(event, versions, self._charge_of(event) if versions else None)
+        versions = {each.shape for each in self.deliverer.endpoints.values()}
+        record = self.records.add(event, versions, self.ledger)
         self.deliverer.expect(record)
         if silenced:
             self.deliverer.drop(record)
@@ -158,7 +164,3 @@ class Sandbox:
             self.deliverer.send(record)
         else:
             self._held_back.append(record)
-
-    def _charge_of(self, event: Event) -> JsonObject | None:
-        charge_id = event.snapshot.get("latest_charge")
-        return self.ledger.told(charge_id) if charge_id else None
