@@ -22,7 +22,7 @@ from services.payments.gateway.question import (
     settled_subject,
     transaction_subject,
 )
-from services.payments.gateway.redact import NotRedacted, redact
+from services.payments.gateway.retention import NotRedacted, redact
 from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Thin, Understood, translate
 
