@@ -26,6 +26,8 @@ CURRENCY = re.compile(
     "aed|aud|bgn|bhd|brl|cad|chf|clp|cny|czk|dkk|eur|gbp|hkd|huf|idr|ils|inr|isk|jod|jpy|krw|kwd|"
     "mxn|myr|nok|nzd|omr|php|pln|ron|sek|sgd|thb|tnd|try|twd|usd|vnd|xaf|xof|zar"
 )
+# With the test card of that name.
+REFUND_FAILS_AFTER_SECONDS = 5 * 86_400
 CAPTURE_METHODS = ("automatic", "automatic_async", "manual")
 REFUND_REASONS = ("duplicate", "fraudulent", "requested_by_customer")
 CANCEL_REASONS = (*REFUND_REASONS, "abandoned")
@@ -165,6 +167,8 @@ def create_refund(call: Call) -> JsonObject:
     status = "pending" if intent.method == "pm_card_pendingRefund" else "succeeded"
     labels = (reason, call.form.mapping("metadata"))
     made = refunds.refund(call.ledger, intent, amount_minor, status, labels)
+    if intent.method == "pm_card_refundFail":
+        call.ledger.later(intent, "refund_fail", REFUND_FAILS_AFTER_SECONDS)
     return shapes.refund_json(made)
 
 

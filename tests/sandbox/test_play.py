@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given, settings
@@ -126,6 +126,54 @@ def test_no_more_comes_back_than_came_and_no_more_came_than_was_asked(played: Pl
 
 
 @given(played=plays)
+@settings(max_examples=150, deadline=None)
+def test_what_is_left_of_a_payment_is_its_money_less_its_fees(played: Played) -> None:
+    for stripe_id, truth in played.truth.items():
+        told = played.details[stripe_id]
+        assert (told["fee_minor"] is None) == (told["net_minor"] is None)
+        if told["fee_minor"] is not None:
+            left = truth["received_minor"] - truth["refunded_minor"] - truth["disputed_minor"]
+            assert told["net_minor"] == left - told["fee_minor"]
+
+
+def test_every_lifecycle_is_drawn_and_the_plain_one_most_often() -> None:
+    specs = [PaymentSpec(None, None, 900, "USD")] * 3_000
+    drawn = Counter(play(5, specs, START).lifecycles.values())
+    assert set(drawn) == set(LIFECYCLES)
+    assert drawn["card_success"] > 1_400
+    assert min(drawn.values()) > 10
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "expected"),
+    [
+        ("review_open", {"review": "open"}),
+        ("review_approved", {"review": "approved"}),
+        ("review_disputed", {"review": "disputed"}),
+        ("three_ds_success", {"three_d_secure": "authenticated", "payment_method_type": "card"}),
+        ("three_ds_failed", {"three_d_secure": "failed", "fee_minor": None}),
+        ("bank_debit_succeeded", {"payment_method_type": "sepa_debit", "three_d_secure": None}),
+        ("left_unpaid", {"payment_method_type": None, "decline_code": None, "mandate_id": None}),
+    ],
+)
+def test_a_life_ends_in_the_details_it_is_named_for(
+    lifecycle: str, expected: dict[str, object]
+) -> None:
+    [details] = one(lifecycle).details.values()
+    assert {key: details[key] for key in expected} == expected
+
+
+def test_a_bank_debit_names_its_mandate_and_an_invoice_its_payment() -> None:
+    [debit] = one("bank_debit_succeeded").details.values()
+    assert debit["mandate_id"].startswith("mandate_")
+    played = one("invoiced")
+    [stripe_id] = played.truth
+    [part] = [each for each in played.events if each["type"] == "invoice_payment.paid"]
+    assert part["data"]["object"]["payment"]["payment_intent"] == stripe_id
+    assert part["data"]["object"]["invoice"] == played.details[stripe_id]["invoice_id"]
+
+
+@given(played=plays)
 @settings(max_examples=60, deadline=None)
 def test_events_are_told_in_time_with_ids_of_their_own(played: Played) -> None:
     clock: dict[str, int] = defaultdict(int)
@@ -159,6 +207,8 @@ def test_every_lifecycle_carries_the_link_to_user_and_subscription(lifecycle: st
         ("refund_canceled", ("succeeded", 9_000, 0, 0)),
         ("dispute_lost", ("succeeded", 9_000, 0, 9_000)),
         ("dispute_won", ("succeeded", 9_000, 0, 0)),
+        ("review_refunded", ("succeeded", 9_000, 9_000, 0)),
+        ("review_disputed", ("succeeded", 9_000, 0, 9_000)),
         ("dispute_won_then_lost", ("succeeded", 9_000, 0, 9_000)),
         ("dispute_lost_then_won", ("succeeded", 9_000, 0, 0)),
         ("bank_debit_disputed", ("succeeded", 9_000, 0, 9_000)),

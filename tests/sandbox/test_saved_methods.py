@@ -133,6 +133,17 @@ def test_a_saved_bank_debit_settles_by_itself_when_its_days_are_over(
     assert debit.id in {event.data.object.to_dict()["id"] for event in told_then}
 
 
+def test_a_refund_to_the_card_for_it_fails_some_days_later(sandbox: RunningSandbox) -> None:
+    sandbox.control("POST", "clock", {"now": START})
+    who = {"payment_method": "pm_card_refundFail"}
+    paid = charge(sandbox, who)
+    made = sandbox.client().v1.refunds.create({"payment_intent": paid.id})
+    assert made.status == "succeeded"
+    sandbox.control("POST", "clock", {"now": START + 5 * DAY_SECONDS})
+    assert sandbox.client().v1.refunds.retrieve(made.id).status == "failed"
+    assert truth(sandbox, paid)["refunded_minor"] == 0
+
+
 def test_an_unknown_outcome_or_customer_is_refused(sandbox: RunningSandbox) -> None:
     for body, status in (
         ({"outcomes": ["luck"]}, 422),
