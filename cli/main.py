@@ -16,6 +16,7 @@ from cli.topics import topics
 
 try:
     from cli.demo.command import demo
+    from cli.prove.command import prove_payments
     from cli.stack import down, stack, up
 except ModuleNotFoundError as missing:
     # An installation that has its own servers does without the embedded ones and their libraries.
@@ -62,11 +63,13 @@ def without_embedded() -> None:
 
 
 if MISSING is None:
+    payments.command("prove")(prove_payments)
     app.command()(demo)
     app.command()(up)
     app.command()(down)
     app.add_typer(stack, name="stack")
 else:
+    payments.command("prove", help=NEEDS_EMBEDDED)(without_embedded)
     for name in ("demo", "up", "down", "stack"):
         app.command(name, help=NEEDS_EMBEDDED)(without_embedded)
 
