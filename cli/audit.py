@@ -10,7 +10,6 @@ from typing import Annotated, assert_never
 
 import typer
 from rich.console import Console
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cli.agreement import Agreement
@@ -24,7 +23,7 @@ from cli.crosschecks import (
     left_over,
     offsets_cover,
 )
-from cli.database import sessions_of
+from cli.database import snapshot_of
 from cli.edge import Exit, current_settings
 from cli.services import CHECKS
 from services.payments.audit import delivered_are_stored, oldest_event
@@ -37,8 +36,6 @@ from shared.settings import Settings
 IDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "L1", "L2")
 SETTLE_SECONDS = 30.0
 POLL_SECONDS = 0.5
-# Whole tables are read; a service's own limit is for requests.
-STATEMENT_TIMEOUT = "600s"
 
 
 def audit(
@@ -156,14 +153,6 @@ async def snapshots(settings: Settings) -> AsyncIterator[SessionOf]:
     async with AsyncExitStack() as stack:
         opened: dict[str, AsyncSession] = {}
         for service in SERVICES:
-            sessions = await stack.enter_async_context(sessions_of(settings, service))
-            session = await stack.enter_async_context(sessions())
-            await session.connection(
-                execution_options={
-                    "isolation_level": "REPEATABLE READ",
-                    "postgresql_readonly": True,
-                }
-            )
-            await session.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
-            opened[service] = session
+            snapshot = snapshot_of(settings, service)
+            opened[service] = await stack.enter_async_context(snapshot)
         yield opened

@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+import sys
+import time
 from typing import Annotated
 
 import typer
 
 from cli.arguments import AsJson
-from cli.database import transaction_of
+from cli.database import snapshot_of
 from cli.edge import Exit, UsageFault, current_settings
 from services.payments.rebuild import Rebuilt, rebuild
 from shared.settings import Settings
 
 SHOWN = 10
+# A million payments take some minutes.
+TELL_SECONDS = 2.0
 
 payments = typer.Typer(help="Payments and where they come from.", no_args_is_help=True)
 
@@ -32,15 +36,33 @@ def rebuild_payments(
         raise UsageFault("say --prove: a rebuild compares and changes nothing")
     found = asyncio.run(_rebuild(current_settings()))
     if as_json:
-        print(json.dumps({"agreed": found.agreed, "differed": found.differed}, default=str))
+        shown = {"agreed": found.agreed, "events": found.events, "differed": found.differed}
+        print(json.dumps(shown, default=str))
     else:
-        print(f"{found.agreed} payments rebuilt, byte for byte the same; {len(found.differed)} not")
-        for each in found.differed[:SHOWN]:
-            print(f"  {each}")
+        print(
+            f"{found.agreed} payments rebuilt from {found.events} raw events, byte for byte the same;"
+            f" {len(found.differed)} not"
+        )
+        for stripe_id, what in found.differed[:SHOWN]:
+            print(f"  {stripe_id}: {what}")
+        if len(found.differed) > SHOWN:
+            print(f"  and {len(found.differed) - SHOWN} more: --json names them all")
     if found.differed:
         raise typer.Exit(Exit.FAILED)
 
 
 async def _rebuild(settings: Settings) -> Rebuilt:
-    async with transaction_of(settings, "payments") as session:
-        return await rebuild(session)
+    told = time.monotonic()
+
+    def tell(so_far: Rebuilt) -> None:
+        nonlocal told
+        if time.monotonic() - told < TELL_SECONDS:
+            return
+        told = time.monotonic()
+        print(
+            f"{so_far.agreed} payments agree so far, {len(so_far.differed)} differ", file=sys.stderr
+        )
+
+    # In one snapshot: what is folded meanwhile is no difference.
+    async with snapshot_of(settings, "payments") as session:
+        return await rebuild(session, tell)

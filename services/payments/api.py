@@ -1,14 +1,14 @@
 """Payments over HTTP: what is true of each, the Stripe facts it came from, and what became of every event."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
-from sqlalchemy import ColumnElement, Select, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
@@ -37,7 +37,11 @@ class View(BaseModel):
 
 
 class PaymentView(View):
-    """Amounts in minor units; `anomaly` is what contradicts itself and needs an operator."""
+    """Amounts in minor units; `anomaly` is what contradicts itself and needs an operator.
+
+    `fee_minor` is what Stripe kept and `net_minor` what refunds, disputes and fees leave; none until that is known.
+    `review` is `open`, or why it was closed; `account` is another's than our own, with Connect.
+    """
 
     id: UUID
     stripe_id: str
@@ -51,7 +55,16 @@ class PaymentView(View):
     refunded_minor: int
     disputed_minor: int
     fee_minor: int | None
+    net_minor: int | None
     failure_code: str | None
+    decline_code: str | None
+    payment_method_type: str | None
+    three_d_secure: str | None
+    mandate_id: str | None
+    review: str | None
+    invoice_id: str | None
+    livemode: bool
+    account: str | None
     created_at: datetime
     succeeded_at: datetime | None
     canceled_at: datetime | None
@@ -119,6 +132,17 @@ class StripeEventPage(BaseModel):
     next: str | None
 
 
+class StripeEventCount(BaseModel):
+    type: str
+    status: str
+    count: int
+    last_received_at: datetime
+
+
+class StripeEventCounts(BaseModel):
+    items: list[StripeEventCount]
+
+
 class Filters(BaseModel):
     """What a list of payments is narrowed to."""
 
@@ -126,7 +150,11 @@ class Filters(BaseModel):
     user_id: UUID | None = None
     subscription_id: UUID | None = None
     status: PaymentStatus | None = None
+    invoice_id: StripeId | None = None
+    account: StripeId | None = None
+    livemode: bool | None = None
     unlinked: bool = False
+    anomaly: bool = False
 
 
 @router.get("/payments")
@@ -136,7 +164,8 @@ async def list_payments(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     after: Annotated[UUID | None, Query(description="`next` of a page")] = None,
 ) -> PaymentPage:
-    """Payments, newest first; `unlinked=true` gives those that name neither user nor subscription."""
+    """Payments, newest first; `unlinked=true` gives those that name neither user nor subscription,
+    `anomaly=true` those that contradict themselves."""
     statement = _filtered(only)
     if after is not None:
         statement = statement.where(await _below(session, after))
@@ -187,6 +216,28 @@ async def list_stripe_events(
     return StripeEventPage(items=items, next=shown[-1].id if len(found) > limit else None)
 
 
+@router.get("/stripe-events/counts")
+async def count_stripe_events(
+    session: Session,
+    since: Annotated[datetime | None, Query(description="none: the last 24 hours")] = None,
+) -> StripeEventCounts:
+    """How many events of each type came in, and what became of them; of what nothing is read, they are all there is."""
+    rows = await session.execute(
+        select(
+            StripeEvent.type, StripeEvent.status, func.count(), func.max(StripeEvent.received_at)
+        )
+        .where(StripeEvent.received_at >= (since or func.now() - timedelta(days=1)))
+        .group_by(StripeEvent.type, StripeEvent.status)
+        .order_by(StripeEvent.type, StripeEvent.status)
+    )
+    return StripeEventCounts(
+        items=[
+            StripeEventCount(type=kind, status=status, count=count, last_received_at=last)
+            for kind, status, count, last in rows
+        ]
+    )
+
+
 @router.get("/stripe-events/{event_id}")
 async def show_stripe_event(event_id: StripeId, session: Session) -> StripeEventView:
     """What became of one event: received, applied, ignored or parked, and why."""
@@ -214,8 +265,10 @@ async def retry_stripe_event(event_id: StripeId, session: Session) -> StripeEven
 
 def _filtered(only: Filters) -> Select[PaymentIntent]:
     wanted = {name: value for name, value in only.model_dump().items() if value is not None}
-    unlinked = wanted.pop("unlinked")
+    unlinked, anomaly = wanted.pop("unlinked"), wanted.pop("anomaly")
     statement = select(PaymentIntent).filter_by(**wanted)
+    if anomaly:
+        statement = statement.where(PaymentIntent.anomaly.is_not(None))
     if unlinked:
         statement = statement.filter_by(user_id=None, subscription_id=None)
     return statement.order_by(PaymentIntent.created_at.desc(), PaymentIntent.id.desc())

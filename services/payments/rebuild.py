@@ -1,6 +1,6 @@
 """The proof that payments are a fold: every row computed again from the raw events, compared byte for byte."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -19,9 +19,10 @@ CHUNK_PAYMENTS = 200
 
 @dataclass
 class Rebuilt:
-    """How many payments agreed, and what differs: (Stripe's id, in what)."""
+    """How many payments agreed, from how many events, and what differs: (Stripe's id, in what)."""
 
     agreed: int = 0
+    events: int = 0
     differed: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -29,19 +30,27 @@ class Rebuilt:
         return not self.differed
 
 
-async def rebuild(session: AsyncSession) -> Rebuilt:
-    """Fold every payment anew from the events that were applied to it; nothing is written."""
+async def rebuild(
+    session: AsyncSession, on_progress: Callable[[Rebuilt], None] | None = None
+) -> Rebuilt:
+    """Fold every payment anew from the events that were applied to it; nothing is written.
+
+    `on_progress` is called between chunks with what was found so far.
+    """
     rebuilt = Rebuilt()
     after = ""
     while payments := await _payments_after(session, after):
         after = payments[-1].stripe_id
         bodies = await _bodies_of(session, [payment.stripe_id for payment in payments])
+        rebuilt.events += sum(map(len, bodies.values()))
         for payment in payments:
             difference = compare(payment, bodies.get(payment.stripe_id, []))
             if difference is None:
                 rebuilt.agreed += 1
             else:
                 rebuilt.differed.append((payment.stripe_id, difference))
+        if on_progress is not None:
+            on_progress(rebuilt)
     rebuilt.differed += [(name, "applied to no row") for name in await _rowless(session)]
     return rebuilt
 

@@ -111,13 +111,15 @@ def _made_with(charge: shapes.Charge) -> Method | None:
             three_d_secure=details.three_d_secure or "",
             mandate_id=details.mandate or "",
         )
-    # A card was an object of its own; what else there was, a source of a type.
-    kind = source and (source.type if source.object == "source" else source.object)
+    kind = source and source.kind
     return Method(charge.created, rank, charge.id, kind) if kind else None
 
 
 def failed_method(event: shapes.Event, error: shapes.PaymentError | None) -> Method | None:
     """Of an attempt that ended before a charge was made."""
-    if error is None or error.charge or not (error.payment_method and error.payment_method.type):
+    if error is None or error.charge:
         return None
-    return Method(event.created, 0, event.id, error.payment_method.type)
+    kind = (error.payment_method and error.payment_method.type) or (
+        error.source and error.source.kind
+    )
+    return Method(event.created, 0, event.id, kind) if kind else None

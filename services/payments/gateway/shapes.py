@@ -81,6 +81,10 @@ class Source(Shape):
     object: str | None = None
     type: str | None = None
 
+    @property
+    def kind(self) -> str | None:
+        return self.type if self.object == "source" else self.object
+
 
 class Refund(Shape):
     object: Literal["refund"]
@@ -126,6 +130,7 @@ class PaymentError(Shape):
     type: str | None = None
     charge: Reference = None
     payment_method: MethodDetails | None = None
+    source: Source | None = None  # in its place until 2019-02-11
 
 
 class PaymentIntent(Shape):
