@@ -45,7 +45,7 @@ class Counted:
             self._count.down()
             try:
                 value = yield awaited
-            except BaseException as thrown:
+            except BaseException as thrown:  # noqa: BLE001 - handed on, whatever it is
                 error = thrown
             self._count.down()
 

@@ -74,7 +74,7 @@ def main() -> None:
             try:
                 child(kind, url, int(at), int(port[0]) if port else 0)
                 code = 0
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - the code it leaves with says it
                 traceback.print_exc()
             finally:
                 os._exit(code)
