@@ -252,13 +252,13 @@ def _record_payment(
     folds: tuple[Fold, Stored | None],
 ) -> None:
     folded, stored = folds
-    _tell_operator(payment, facts, folded)
+    before = state(stored.fold) if stored else None
+    _tell_operator(payment, facts, folded, before)
     remark = "; ".join(unlinked_reasons(folded)) or None
     for event, _ in facts:
         batch.verdicts[event.position] = Verdict("applied", payment, remark)
     if stored and folded == stored.fold:
         return
-    before = state(stored.fold) if stored else None
     row = _row(payment, folded, stored, before)
     batch.rows.append(row)
     if row.state != before:
@@ -317,15 +317,23 @@ def _about_contradiction(row: Row, second: int) -> list[Question]:
 
 
 def _tell_operator(
-    payment: str, facts: Sequence[tuple[RawEvent, StripeFact]], folded: Fold
+    payment: str,
+    facts: Sequence[tuple[RawEvent, StripeFact]],
+    folded: Fold,
+    before: PaymentState | None,
 ) -> None:
-    """A contradiction that Stripe's own answer did not end."""
+    """A contradiction that Stripe's own answer did not end, or did."""
     answers = [event for event, fact in facts if fact.is_answer]
-    if answers and (anomaly := state(folded).anomaly):
-        trace = trace_id(answers[-1].traceparent or facts[-1][0].traceparent)
+    if not answers:
+        return
+    trace = trace_id(answers[-1].traceparent or facts[-1][0].traceparent)
+    was, anomaly = before and before.anomaly, state(folded).anomaly
+    if anomaly:
         logger.error(
             "payment contradicts itself", stripe_id=payment, anomaly=anomaly, trace_id=trace
         )
+    elif was:
+        logger.warning("stripe ended a contradiction", stripe_id=payment, was=was, trace_id=trace)
 
 
 def _question(subject: str, fact: StripeFact) -> Question:
