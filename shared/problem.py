@@ -1,6 +1,7 @@
 """Errors over HTTP: RFC 9457 problem+json, whatever went wrong."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
@@ -26,6 +27,15 @@ def problem(
     body |= {"type": f"urn:farebox:problem:{slug}", "title": title}
     body |= {"status": status, "detail": detail}
     return JSONResponse(jsonable_encoder(body), status_code=status, media_type=MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """`responses` of routes that may answer with a problem, for their OpenAPI page."""
+    content = {MEDIA_TYPE: {"schema": {"type": "object"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
 
 
 def install(app: FastAPI) -> None:

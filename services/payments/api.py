@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 from sqlalchemy import ColumnElement, Select, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -18,6 +18,7 @@ from services.payments.models import PaymentIntent, StripeEvent
 from shared.auth import require
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.events import PaymentStatus
+from shared.problem import documented
 from shared.web import Session
 
 DEFAULT_LIMIT = 50
@@ -25,10 +26,22 @@ MAX_LIMIT = 500  # a page that a browser and a log line still carry
 # A payment has some ten facts; one that has more than this is looked at in the database.
 MAX_FACTS = 500
 StripeId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,255}$")]
+
+
+def _spelled_out(value: object) -> object:
+    if isinstance(value, str) and "T" not in value:
+        raise ValueError("a time such as 2026-01-31T00:00:00Z is wanted")
+    return value
+
+
+# A bare number would be read as seconds since 1970, and a time without a zone as anybody's.
+Moment = Annotated[AwareDatetime, BeforeValidator(_spelled_out)]
 EventStatus = Literal["received", "applied", "ignored", "parked"]
 
 router = APIRouter(
-    tags=["payments"], dependencies=[Depends(require("payments:read", always=False))]
+    tags=["payments"],
+    dependencies=[Depends(require("payments:read", always=False))],
+    responses=documented(401, 403, 404, 409, 422, 503),
 )
 
 
@@ -219,7 +232,7 @@ async def list_stripe_events(
 @router.get("/stripe-events/counts")
 async def count_stripe_events(
     session: Session,
-    since: Annotated[datetime | None, Query(description="none: the last 24 hours")] = None,
+    since: Annotated[Moment | None, Query(description="none: the last 24 hours")] = None,
 ) -> StripeEventCounts:
     """How many events of each type came in, and what became of them; of what nothing is read, they are all there is."""
     rows = await session.execute(

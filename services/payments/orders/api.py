@@ -66,7 +66,11 @@ ANSWERS: dict[int | str, dict[str, object]] = {
     **PROBLEMS,
 }
 writing = APIRouter(tags=["orders"], responses=ANSWERS)
-reading = APIRouter(tags=["orders"], dependencies=[Depends(require("payments:read", always=False))])
+reading = APIRouter(
+    tags=["orders"],
+    dependencies=[Depends(require("payments:read", always=False))],
+    responses=PROBLEMS,
+)
 ALL_OF_IT, NO_REASON = PaymentToCapture(), PaymentToCancel()
 ALL_THAT_IS_LEFT = PaymentToRefund()
 

@@ -14,6 +14,7 @@ from services.payments.renewals.models import PaymentMethod, Renewal
 from shared.auth import require
 from shared.errors import InvalidInput, NotFound
 from shared.events import derived_id
+from shared.problem import documented
 from shared.web import Now, Session
 
 DEFAULT_LIMIT = 50
@@ -21,7 +22,9 @@ MAX_LIMIT = 500  # a page that a browser and a log line still carry
 Status = Literal["due", "charging", "past_due", "paid", "given_up", "canceled"]
 
 router = APIRouter(
-    tags=["renewals"], dependencies=[Depends(require("payments:read", always=False))]
+    tags=["renewals"],
+    dependencies=[Depends(require("payments:read", always=False))],
+    responses=documented(401, 403, 404, 409, 422, 503),
 )
 
 
