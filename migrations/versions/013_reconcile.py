@@ -65,6 +65,7 @@ def _create_payout_lines() -> None:
         sa.Column("fee_minor", sa.BigInteger(), nullable=False),
         sa.Column("net_minor", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("problem", sa.String()),
         sa.ForeignKeyConstraint(
             ["payout_id"], ["payments.payouts.id"], name=op.f("fk_payout_lines_payout_id")
         ),
@@ -88,9 +89,13 @@ def _create_reconcile_runs() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("account", sa.String()),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("objects_since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
         sa.Column("cursors", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("counts", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("last_error", sa.String()),
+        sa.Column("walk_after", sa.DateTime(timezone=True)),
         sa.Column(
             "started_at",
             sa.DateTime(timezone=True),
@@ -121,6 +126,7 @@ def _create_reconcile_gaps() -> None:
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("detail", sa.String(), nullable=False),
+        sa.Column("body", sa.LargeBinary()),
         sa.Column(
             "found_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),

@@ -1,6 +1,7 @@
 """Stripe's door: the only room that knows Stripe's client, its shapes and its names."""
 
 from services.payments.gateway.afterwards import Nothing
+from services.payments.gateway.balance import Line, PaidOut, line_of, payout_of
 from services.payments.gateway.client import (
     Delivered,
     StripeAway,
@@ -12,6 +13,15 @@ from services.payments.gateway.client import (
 from services.payments.gateway.doing import Done, Refused, do
 from services.payments.gateway.envelope import Envelope, NotAnEvent, open_envelope
 from services.payments.gateway.finding import CAPTURE_KEY, ORDER_KEY, Lost, amount_of, find
+from services.payments.gateway.listing import (
+    Kind,
+    Listing,
+    Page,
+    Seen,
+    event_body,
+    is_concerned,
+    page_of,
+)
 from services.payments.gateway.ordered import Asking, answer_id, ordered_body, told_of
 from services.payments.gateway.question import (
     Question,
@@ -33,12 +43,18 @@ __all__ = [
     "Delivered",
     "Done",
     "Envelope",
+    "Kind",
+    "Line",
+    "Listing",
     "Lost",
     "NotAnEvent",
     "NotRedacted",
     "Nothing",
+    "Page",
+    "PaidOut",
     "Question",
     "Refused",
+    "Seen",
     "SignatureRefused",
     "StripeAway",
     "StripeClient",
@@ -51,11 +67,16 @@ __all__ = [
     "charge_subject",
     "disputes_subject",
     "do",
+    "event_body",
     "find",
+    "is_concerned",
+    "line_of",
     "mode_of",
     "open_envelope",
     "ordered_body",
+    "page_of",
     "payment_subject",
+    "payout_of",
     "redact",
     "refunds_subject",
     "settled_subject",

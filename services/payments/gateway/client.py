@@ -28,6 +28,8 @@ ANSWER_TYPES = {
 
 # Stripe keeps events for 30 days; of a busier month the newest this many pages of 100 are read.
 PAGES = 500
+# What Stripe, or a proxy before it, may ask us to wait at most.
+LONGEST_RETRY_AFTER_SECONDS = 3_600
 # Of what was no answer: enough to recognise it.
 SHOWN_CHARACTERS = 80
 # Of one payment's refunds; a payment with more of them than 2,000 is one for an operator.
@@ -39,6 +41,8 @@ SUBSCRIBED = ("payment_intent.", "charge.", "refund.")
 
 
 class StripeAway(Unavailable):
+    """`data` holds `retry_after_seconds` where Stripe said when to come again."""
+
     title = "Stripe did not answer"
 
 
@@ -124,6 +128,10 @@ class StripeClient:
         """One page of a list; `only` are its parameters.  Raises StripeAway or UnknownToStripe."""
         return _page(ItemPage, await self._get(path, account, only))
 
+    async def item(self, path: str, account: str | None) -> dict[str, object]:
+        """One object.  Raises StripeAway or UnknownToStripe."""
+        return _page(Item, await self._get(path, account)).model_dump()
+
     async def _get(
         self, path: str, account: str | None, only: Mapping[str, str] = NOTHING
     ) -> bytes:
@@ -132,11 +140,12 @@ class StripeClient:
                 "get", path, stripe_account=account, **only
             )
         except stripe.InvalidRequestError as error:
-            if error.http_status == 404:
+            # A parameter that names nothing is answered 400.
+            if error.http_status == 404 or error.code == "resource_missing":
                 raise UnknownToStripe(f"Stripe: {error.user_message or error}") from error
-            raise StripeAway(f"Stripe: {error.user_message or error}") from error
+            raise _away(error) from error
         except stripe.StripeError as error:
-            raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
+            raise _away(error) from error
         except UnicodeDecodeError as error:
             raise StripeAway("Stripe answered with no text") from error
         body: str = response.body
@@ -180,6 +189,14 @@ class StripeClient:
         except UnicodeDecodeError as error:
             raise StripeAway("Stripe answered with no text") from error
         return _page(EventPage, response.body)
+
+
+def _away(error: stripe.StripeError) -> StripeAway:
+    detail = f"Stripe: {error.user_message or repr(error)}"
+    said = (error.headers or {}).get("retry-after", "")
+    if said.isascii() and said.isdecimal():
+        return StripeAway(detail, retry_after_seconds=min(int(said), LONGEST_RETRY_AFTER_SECONDS))
+    return StripeAway(detail)
 
 
 def _page(shape: type[Page], body: str | bytes) -> Page:

@@ -44,9 +44,15 @@ class ReconcileRun(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     account: Mapped[str | None]  # Connect; none is our own
     since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    # Events are looked for since `since`; what a payment is may change without one long after it was made.
+    objects_since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     until: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     cursors: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
     counts: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
+    # Since Stripe last answered; `walk_after` is when it may be asked again.
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    last_error: Mapped[str | None]
+    walk_after: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
@@ -67,6 +73,8 @@ class ReconcileGap(Base):
     kind: Mapped[str]
     subject: Mapped[str]  # evt_…, or the object's path at Stripe
     detail: Mapped[str]
+    # Stripe's word, while it may still come by itself: only then it is put among the facts.
+    body: Mapped[bytes | None]
     found_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     mended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
@@ -114,3 +122,4 @@ class PayoutLine(Base):
     fee_minor: Mapped[int] = mapped_column(BigInteger)
     net_minor: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    problem: Mapped[str | None]  # in what our own payment differs from it
