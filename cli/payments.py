@@ -11,6 +11,7 @@ import typer
 from cli.arguments import AsJson
 from cli.database import snapshot_of
 from cli.edge import Exit, UsageFault, current_settings
+from cli.reconcile import list_payouts, reconcile_payments
 from services.payments.rebuild import Rebuilt, rebuild
 from shared.settings import Settings
 
@@ -19,11 +20,8 @@ SHOWN = 10
 TELL_SECONDS = 2.0
 
 payments = typer.Typer(help="Payments and where they come from.", no_args_is_help=True)
-
-
-@payments.callback()
-def _group() -> None:
-    """Keeps `rebuild` a command of its own while it is the only one."""
+payments.command("reconcile")(reconcile_payments)
+payments.command("payouts")(list_payouts)
 
 
 @payments.command("rebuild")

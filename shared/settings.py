@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     farebox_dunning_days: str = Field("1,3,5,7", pattern=r"^\d{1,3}(\s*,\s*\d{1,3})*$")
     farebox_pause_when_given_up: bool = False
     farebox_reconcile_minutes: int = Field(60, ge=0)  # 0: only by command
+    # Stripe allows 100 calls a second in live mode, 25 in test mode, which the shop's own calls share.
+    farebox_reconcile_calls_per_second: int = Field(10, ge=1, le=100)
     # Webhooks name only the balance transaction: one question per payment tells what Stripe kept of it.
     farebox_ask_fees: bool = True
     # Raw Stripe bodies older than this keep nothing but what the fold reads; 0: they stay whole.
