@@ -15,6 +15,9 @@ from services.payments.gateway import StripeClient, mode_of
 from services.payments.handlers import HANDLERS
 from services.payments.orders import api as orders
 from services.payments.orders import requests, work
+from services.payments.reconcile import api as payouts_api
+from services.payments.reconcile import gauges as reconcile_gauges
+from services.payments.reconcile import loop as reconcile
 from services.payments.renewals import api as renewals_api
 from services.payments.renewals import work as renewals
 from services.payments.webhook import StripeDoor, Webhook
@@ -48,7 +51,12 @@ def create_web(settings: Settings, clock: Clock = utc_now) -> StripeDoor:
             _routes(),
             hears=tuple(HANDLERS),
             clock=clock,
-            lifespans=(webhook.lifespan, gauges.lifespan, orders.lifespan),
+            lifespans=(
+                webhook.lifespan,
+                gauges.lifespan,
+                reconcile_gauges.lifespan,
+                orders.lifespan,
+            ),
         )
     )
     return StripeDoor(app, webhook)
@@ -56,7 +64,7 @@ def create_web(settings: Settings, clock: Clock = utc_now) -> StripeDoor:
 
 def _routes() -> APIRouter:
     routes = APIRouter()
-    for each in (router, orders.router, renewals_api.router):
+    for each in (router, orders.router, renewals_api.router, payouts_api.router):
         routes.include_router(each)
     return routes
 
@@ -106,7 +114,7 @@ def renewal_loop(settings: Settings, sessions: Sessions, clock: Clock = utc_now)
 
 
 def loops(settings: Settings, sessions: Sessions) -> Sequence[Loop]:
-    own = (raw_loops(settings), upkeep.loop(settings))
+    own = (raw_loops(settings), upkeep.loop(settings), reconcile.loop(settings))
     return (*own, renewal_loop(settings, sessions)) if settings.farebox_renewals else own
 
 
