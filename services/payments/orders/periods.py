@@ -78,10 +78,17 @@ async def price_at(session: AsyncSession, subscription_id: UUID, at: datetime) -
 
 async def is_ordered(session: AsyncSession, subscription_id: UUID, period_start: datetime) -> bool:
     """Whether the API was asked to have this period paid, and that may still come to money."""
+    return await order_of(session, subscription_id, period_start) is not None
+
+
+async def order_of(
+    session: AsyncSession, subscription_id: UUID, period_start: datetime
+) -> StripeOrder | None:
+    """The latest order by which the API was asked to have this period paid, if that may still come to money."""
     canceled = select(PaymentIntent.id).where(
         PaymentIntent.stripe_id == StripeOrder.stripe_payment_id, PaymentIntent.status == "canceled"
     )
-    ordered = select(StripeOrder.id).where(
+    ordered = select(StripeOrder).where(
         StripeOrder.subscription_id == subscription_id,
         StripeOrder.kind == "create",
         StripeOrder.renewal_id.is_(None),
@@ -90,7 +97,10 @@ async def is_ordered(session: AsyncSession, subscription_id: UUID, period_start:
         (StripeOrder.status != "refused") | StripeOrder.stripe_payment_id.is_not(None),
         ~canceled.exists(),
     )
-    return await session.scalar(ordered.limit(1)) is not None
+    found: StripeOrder | None = await session.scalar(
+        ordered.order_by(StripeOrder.created_at.desc()).limit(1)
+    )
+    return found
 
 
 async def require_free(

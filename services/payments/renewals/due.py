@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.payments.orders.periods import lock, order_of
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
 from services.payments.renewals.outcomes import Rules
 from services.payments.renewals.periods import anchor_of, end_of, start_around
@@ -86,6 +87,9 @@ async def _open(session: AsyncSession, subscription_id: UUID, rules: Rules, now:
     if cost is None:
         raise NotUnderstood(f"subscription {subscription_id} is due without a cost")
     anchor = subscription.anchor_at or start
+    # Whom the API charges for this period at this moment has a payment that is followed, not another one.
+    await lock(session, subscription_id, start)
+    order = await order_of(session, subscription_id, start)
     await session.execute(
         insert(Renewal)
         .values(
@@ -98,7 +102,9 @@ async def _open(session: AsyncSession, subscription_id: UUID, rules: Rules, now:
             total_minor=cost.total_minor,
             price_version=cost.price_version,
             cost_history_id=cost.cost_history_id,
-            next_attempt_at=now,
+            status="charging" if order else "due",
+            order_id=order.id if order else None,
+            next_attempt_at=None if order else now,
             created_at=now,
         )
         .on_conflict_do_nothing()

@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.models import PaymentIntent
 from services.payments.orders.models import StripeOrder
+from services.payments.orders.periods import order_of
 from services.payments.renewals.attempts import locked
 from services.payments.renewals.models import BillableSubscription, Renewal
 from services.payments.renewals.outcomes import (
     Rules,
+    adopt,
     payment_of,
     record_canceled,
     record_given_up,
@@ -26,6 +28,8 @@ from shared.db import Sessions
 BATCH_RENEWALS = 100
 # A payment that was to be canceled may have been paid in that moment; Stripe's facts come within days.
 COMES_LATE = timedelta(days=30)
+# A customer who was to confirm a payment themselves and has not done so for this long does not come back to it.
+ABANDONED = timedelta(days=1)
 WITHDRAWN = "withdrawn"
 Step = Callable[[AsyncSession, Renewal, Rules, datetime], Awaitable[None]]
 
@@ -37,8 +41,20 @@ LEFT JOIN payment_intents p ON p.stripe_id = o.stripe_payment_id
 WHERE r.status = 'charging' AND (
     o.status = 'refused'
     OR (o.status = 'done' AND (
-        p.status IN ('succeeded', 'canceled', 'requires_action')
-        OR (p.status = 'requires_payment_method' AND p.failure_code IS NOT NULL))))
+        p.status IN ('succeeded', 'canceled')
+        OR (p.status = 'requires_action' AND o.renewal_id IS NOT NULL)
+        OR (p.status = 'requires_payment_method' AND p.failure_code IS NOT NULL)
+        OR (p.status LIKE 'requires_%' AND o.created_at < :abandoned))))
+ORDER BY r.id LIMIT :limit
+""")
+# Whoever was given up, and has the period paid through the API after all.
+ORDERED_LATE = text("""
+SELECT r.id FROM renewals r
+WHERE r.status = 'given_up' AND r.ended_at > :since AND EXISTS (
+    SELECT FROM stripe_orders o
+    WHERE o.subscription_id = r.subscription_id AND o.kind = 'create' AND o.renewal_id IS NULL
+        AND o.created_at > r.ended_at AND o.status <> 'refused'
+        AND coalesce(r.order_id <> o.id, true))
 ORDER BY r.id LIMIT :limit
 """)
 PAID_LATE = text("""
@@ -60,7 +76,7 @@ ORDER BY r.id LIMIT :limit
 WITHDRAW = text("""
 UPDATE stripe_orders o SET status = 'refused', failure_code = 'withdrawn', ended_at = :now
 FROM renewals r JOIN billable_subscriptions b ON b.subscription_id = r.subscription_id
-WHERE r.order_id = o.id AND r.status = 'charging' AND o.status = 'open'
+WHERE r.order_id = o.id AND r.id = o.renewal_id AND r.status = 'charging' AND o.status = 'open'
     AND o.first_asked_at IS NULL
     AND (b.status <> 'active' OR b.period_end > r.period_start OR b.resumed_at > r.period_start)
 """)
@@ -72,7 +88,8 @@ async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
         await session.execute(WITHDRAW, {"now": now})
     last_day = now - timedelta(days=max(rules.dunning_days))
     steps: tuple[tuple[TextClause, dict[str, object], Step], ...] = (
-        (SETTLED, {}, _settle),
+        (ORDERED_LATE, {"since": now - COMES_LATE}, _adopt_late_order),
+        (SETTLED, {"abandoned": now - ABANDONED}, _settle),
         (PAID_LATE, {"since": now - COMES_LATE}, _take_late_payment),
         (UNANSWERED, {"last_day": last_day}, _end_unanswered),
     )
@@ -88,6 +105,14 @@ async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
                     await step(session, renewal, rules, now)
         looked_at += len(ids)
     return looked_at
+
+
+async def _adopt_late_order(
+    session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime
+) -> None:
+    order = await order_of(session, renewal.subscription_id, renewal.period_start)
+    if renewal.status == "given_up" and order is not None and order.id != renewal.order_id:
+        adopt(renewal, order)
 
 
 async def _settle(session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime) -> None:
@@ -112,9 +137,9 @@ def _reason(order: StripeOrder, payment: PaymentIntent | None) -> str:
         return order.failure_code or "refused"
     if payment.status == "canceled":
         return "payment_canceled"
-    if payment.status == "requires_action":
+    if payment.status == "requires_action" and order.renewal_id is not None:
         return "authentication_required"
-    return payment.decline_code or payment.failure_code or "refused"
+    return payment.decline_code or payment.failure_code or "abandoned"
 
 
 async def _take_late_payment(

@@ -8,8 +8,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.payments.orders.periods import lock, order_of
 from services.payments.renewals.models import BillableSubscription, PaymentMethod, Renewal
-from services.payments.renewals.outcomes import OPEN, still_wanted
+from services.payments.renewals.outcomes import OPEN, adopt, still_wanted
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ async def _take_up_again(session: AsyncSession, renewal: Renewal, now: datetime)
     subscription = await session.get(BillableSubscription, renewal.subscription_id)
     if subscription is None or not still_wanted(subscription, renewal):
         return
-    if now < renewal.period_end:
+    await lock(session, renewal.subscription_id, renewal.period_start)
+    if order := await order_of(session, renewal.subscription_id, renewal.period_start):
+        adopt(renewal, order)
+    elif now < renewal.period_end:
         renewal.status, renewal.ended_at = "past_due", None
         renewal.next_attempt_at, renewal.needs_new_method = now, False
     else:

@@ -66,6 +66,12 @@ def still_wanted(subscription: BillableSubscription | None, renewal: Renewal) ->
     return subscription.period_end <= renewal.period_start and not resumed_later
 
 
+def adopt(renewal: Renewal, order: StripeOrder) -> None:
+    """The API was asked to have this very period paid: that payment is followed, and no other is made."""
+    renewal.status, renewal.ended_at, renewal.next_attempt_at = "charging", None, None
+    renewal.order_id, renewal.stripe_payment_id = order.id, None
+
+
 async def record_paid(session: AsyncSession, renewal: Renewal, why: Why) -> None:
     """Also where it was given up or canceled before the money came: it did come."""
     if renewal.status == "canceled":

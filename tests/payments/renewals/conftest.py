@@ -204,6 +204,13 @@ class World:
                 )
         return taken
 
+    async def intents_of(self, user: UUID) -> list[dict[str, Any]]:
+        customer = await self.owner.fetchval(
+            "SELECT stripe_customer_id FROM payments.payment_methods WHERE user_id = $1", user
+        )
+        found: list[dict[str, Any]] = self.listed("payment_intents", {"customer": customer})["data"]
+        return found
+
     def intents(self) -> list[dict[str, Any]]:
         """Every payment that the stand-in has, but for those of the tests before."""
         found: list[dict[str, Any]] = []
