@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedded.kafka import EmbeddedKafka
-from embedded.postgres import EmbeddedPostgres
+from embedded.postgres import EmbeddedPostgres, running_server
 from embedded.processes import uninterrupted
 from shared.topics import create_topics
 from tests.servers import create_database, make_run_folder, migrate, url_of
@@ -48,6 +48,18 @@ class Ground:
         name = f"bench_{next(self._numbers)}"
         create_database(admin, name, self._template)
         return url_of(admin, name)
+
+    def copy(self, owner_url: str) -> str:
+        """The owner's URL of a database with the same rows; nobody may be connected to the one that is copied."""
+        name = f"bench_{next(self._numbers)}"
+        create_database(self.postgres.url, name, owner_url.rsplit("/", 1)[1])
+        return url_of(self.postgres.url, name)
+
+    def pids(self) -> dict[str, int]:
+        """Of the servers that run."""
+        server = running_server(self.postgres.data_dir)
+        found = {"postgres": server.mark.pid if server else None, "kafka": self.kafka.pid}
+        return {name: pid for name, pid in found.items() if pid is not None}
 
     async def topics(self) -> str:
         """A prefix whose topics exist."""

@@ -81,8 +81,8 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
             asyncio.TaskGroup() as group,
         ):
             mode = mode_of(settings.stripe_api_key)
-            step = partial(fold.run_once, pool, holder, clock, mode)
-            group.create_task(every(stop, FOLD_IDLE_SECONDS, step))
+            folder = fold.Folder(pool, holder, clock, mode)
+            group.create_task(every(stop, FOLD_IDLE_SECONDS, folder.run_once))
             group.create_task(every(stop, TIDY_SECONDS, partial(asking.tidy_once, pool)))
             if not settings.stripe_api_key:
                 logger.warning("no STRIPE_API_KEY: what only Stripe can say stays open")

@@ -1,378 +1,237 @@
 """Raw Stripe events become payments: read in order, joined to what is known, announced where the state changed.
 
-One batch is one transaction.  A batch that fails is halved until its culprit stands alone and is parked; what the
-database or the network did passes and is tried again.
+One batch is one transaction.  While the database works on one, the next is read and understood.  A batch that fails is
+halved until its culprit stands alone and is parked; what the database or the network did passes and is tried again.
 """
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 import asyncpg
 
-from services.payments import announce
 from services.payments import fold_records as records
-from services.payments.domain import (
-    Fold,
-    PaymentState,
-    StripeFact,
-    is_foreign,
-    is_undecided,
-    merge,
-    state,
-    unlinked_reasons,
-    untold_refunds,
-)
-from services.payments.fold_records import RawEvent, Row, Stored, Verdict, Wanted
-from services.payments.gateway import (
-    Nothing,
-    Question,
-    Thin,
-    Understood,
-    charge_subject,
-    disputes_subject,
-    payment_subject,
-    refunds_subject,
-    translate,
-)
+from services.payments.fold_batch import Batch, assign, fold_payment, note_charges, understand
+from services.payments.fold_records import RawEvent, Verdict
+from services.payments.gateway import Understood
 from shared import lease, log
 from shared.clock import Clock
-from shared.errors import FareboxError, Unavailable
-from shared.events import PaymentChanged, derived_id
+from shared.errors import Unavailable
 from shared.faults import is_transient
-from shared.trace import Cause, trace_id
+from shared.trace import trace_id
 
 LEASE = "fold"
-# The effects of more events than this in one transaction hold row locks too long.
-BATCH_EVENTS = 500
-# Once this long has passed since a fact came, its second is over at Stripe, and the answer tells what was last in it.
-SECOND_IS_OVER = timedelta(seconds=3)
-# What a charge or a payment is waited for, most often comes by itself within seconds.
-COMES_BY_ITSELF = timedelta(seconds=60)
+# Of a backlog, a payment's facts often come together: joined in one transaction they are one row, one announcement.
+BATCH_EVENTS = 2_000
+# Two batches' bodies are in memory at once, and what is understood of them.
+BATCH_BYTES = 16 * 1024 * 1024
+# So many batches read onwards before looking at what became visible behind them.
+BATCHES_AT_ONCE = 8
+# A webhook's position is given before it is committed: what is not visible yet lies this close behind at most, ...
+OVERLAP_POSITIONS = 5_000
+# ... or is found by a look at everything, this often, and so that looking takes no more than this part of the time.
+# While an old transaction keeps dead index entries alive, each look walks over all that was folded since.
+LOOK_BACK_SECONDS = 1.0
+LOOK_BACK_PAUSES = 20
+# A lease is renewed this often, not with each batch: every renewal is a dead row.  Each batch holds it all the same.
+RENEW_SECONDS = 2.0
+# Some 3 ms of work: after it other tasks have a turn, and the database its next statement.
+TURN_ITEMS = 50
 
 logger = log.get("fold")
 
 
 @dataclass
-class Batch:
-    """What one batch is about to record.  `livemode` is the mode whose events are folded; None for both."""
+class Load:
+    """Events read together, and what is understood of each so far."""
 
-    now: datetime
-    livemode: bool | None = None
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
-    charges: dict[str, str | None] = field(default_factory=dict)
-    facts: dict[str, list[tuple[RawEvent, StripeFact]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    rows: list[Row] = field(default_factory=list)
-    changes: list[tuple[PaymentChanged, Cause]] = field(default_factory=list)
-    wanted: dict[tuple[str, str], Wanted] = field(default_factory=dict)
+    events: Sequence[RawEvent] = ()
+    understood: dict[int, Understood | Verdict] = field(default_factory=dict)
 
+    async def understand(self, livemode: bool | None) -> None:
+        for number, event in enumerate(self.events, 1):
+            if event.position not in self.understood:
+                self.understood[event.position] = understand(event, livemode)
+                if number % TURN_ITEMS == 0:
+                    await asyncio.sleep(0)
 
-@dataclass(frozen=True)
-class Turn:
-    """One owner's turn at folding."""
-
-    connection: asyncpg.Connection
-    holder: str
-    now: datetime
-    livemode: bool | None
+    def halves(self) -> "tuple[Load, Load]":
+        middle = len(self.events) // 2
+        return Load(self.events[:middle], self.understood), Load(
+            self.events[middle:], self.understood
+        )
 
 
 async def run_once(
     pool: asyncpg.Pool, holder: str, clock: Clock, livemode: bool | None = None
 ) -> int:
-    """Fold the next batch; returns how many events it took, 0 when there are none or another worker folds.
+    """Fold the next batches; returns how many events they took, 0 when there are none or another worker folds.
 
     Events of another mode than `livemode` (none: whatever comes) are ignored.
     """
-    async with pool.acquire() as connection:
-        positions = [row["position"] for row in await connection.fetch(records.NEXT, BATCH_EVENTS)]
-        # An idle folder takes no lease: each taking is a write.
-        if not positions or await lease.take(connection, LEASE, holder) is None:
-            return 0
-        await _fold(Turn(connection, holder, clock(), livemode), positions)
-    return len(positions)
+    return await Folder(pool, holder, clock, livemode).run_once()
 
 
-async def _fold(turn: Turn, positions: Sequence[int]) -> None:
-    started = time.monotonic()
-    try:
-        async with turn.connection.transaction():
-            await _require_lease(turn)
-            batch = await _fold_together(turn, positions)
-    except Exception as error:
-        if is_transient(error):
-            raise
-        if len(positions) == 1:
-            await _park(turn, positions[0], error)
-            return
-        middle = len(positions) // 2
-        await _fold(turn, positions[:middle])
-        await _fold(turn, positions[middle:])
-    else:
-        logger.info(
-            "folded",
-            events=len(positions),
-            payments_changed=len(batch.changes),
-            took_ms=round((time.monotonic() - started) * 1_000),
-        )
+@dataclass
+class Folder:
+    """One owner's folding, which remembers how far it has come."""
 
+    pool: asyncpg.Pool
+    holder: str
+    clock: Clock
+    livemode: bool | None = None
+    _last: int = 0  # position
+    _look_seconds: float = 0.0
+    _looked_at: float = 0.0
+    _look_at: float = 0.0
+    _owned_until: float = 0.0
 
-async def _require_lease(turn: Turn) -> None:
-    """Nobody can take the lease over until this transaction ends; an owner that lost it must not write."""
-    if await turn.connection.fetchval(records.HOLD, LEASE, turn.holder) is None:
-        raise Unavailable(f"{turn.holder} has lost the lease {LEASE}")
+    async def run_once(self) -> int:
+        folded = batches = 0
+        async with self.pool.acquire() as connection:
+            load = Load(await self._read_next(connection))
+            # An idle folder takes no lease: each taking is a write.
+            while load.events and await self._owns(connection):
+                batches += 1
+                ahead = Load() if batches < BATCHES_AT_ONCE else None
+                await self._fold(connection, load, ahead)
+                folded += len(load.events)
+                self._last = load.events[-1].position
+                load = ahead or Load()
+        return folded
 
+    async def _read_next(self, connection: asyncpg.Connection) -> Sequence[RawEvent]:
+        if time.monotonic() < self._look_at:
+            behind = max(0, self._last - OVERLAP_POSITIONS)
+            if events := await _read(connection, behind):
+                return events
+            if time.monotonic() < self._look_at:
+                return ()
+        started = time.monotonic()
+        events = await _read(connection, 0)
+        self._looked_at = time.monotonic()
+        self._look_seconds = self._looked_at - started
+        self._look_again(LOOK_BACK_SECONDS)
+        return events
 
-async def _fold_together(turn: Turn, positions: Sequence[int]) -> Batch:
-    connection = turn.connection
-    found = await connection.fetch(records.READ, positions)
-    events = [RawEvent(**each) for each in found]
-    batch = Batch(turn.now, turn.livemode)
-    # 500 bodies take some 20 ms to read: long enough to give other tasks a turn.
-    understood = []
-    for index, event in enumerate(events):
-        understood.append((event, _understand(batch, event)))
-        if index % 100 == 99:
-            await asyncio.sleep(0)
-    await _assign(connection, batch, understood)
-    stored = await records.load(connection, batch.facts)
-    for payment, facts in batch.facts.items():
-        _fold_payment(batch, payment, facts, stored.get(payment))
-    await _record(connection, batch)
-    return batch
+    def _look_again(self, after_seconds: float) -> None:
+        pause = max(after_seconds, LOOK_BACK_PAUSES * self._look_seconds)
+        self._look_at = self._looked_at + pause
 
+    async def _owns(self, connection: asyncpg.Connection) -> bool:
+        if time.monotonic() < self._owned_until:
+            return True
+        if await lease.take(connection, LEASE, self.holder) is None:
+            return False
+        self._owned_until = time.monotonic() + RENEW_SECONDS
+        return True
 
-def _understand(batch: Batch, event: RawEvent) -> Understood | None:
-    if batch.livemode not in (None, event.livemode):
-        own, other = ("live", "test") if batch.livemode else ("test", "live")
-        reason = f"an event of {other} mode, and STRIPE_API_KEY is of {own} mode"
-        batch.verdicts[event.position] = Verdict("ignored", detail=reason)
-        return None
-    try:
-        return translate(event.body)
-    except FareboxError as error:
-        batch.verdicts[event.position] = Verdict("parked", detail=error.detail)
-        logger.warning(
+    async def _require_lease(self, connection: asyncpg.Connection) -> None:
+        """Nobody can take the lease over until this transaction ends; an owner that lost it must not write."""
+        if await connection.fetchval(records.HOLD, LEASE, self.holder) is None:
+            self._owned_until = 0.0
+            raise Unavailable(f"{self.holder} has lost the lease {LEASE}")
+
+    async def _fold(self, connection: asyncpg.Connection, load: Load, ahead: Load | None) -> None:
+        """`ahead` is filled with what comes behind `load`; where it is none, nothing is read ahead."""
+        started = time.monotonic()
+        try:
+            async with connection.transaction():
+                await self._require_lease(connection)
+                batch = await self._fold_together(connection, load, ahead)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            if len(load.events) == 1:
+                await self._park(connection, load.events[0], error)
+                return
+            for half in load.halves():
+                await self._fold(connection, half, None)
+        else:
+            logger.info(
+                "folded",
+                events=len(load.events),
+                payments_changed=len(batch.changes),
+                took_ms=round((time.monotonic() - started) * 1_000),
+            )
+
+    async def _fold_together(
+        self, connection: asyncpg.Connection, load: Load, ahead: Load | None
+    ) -> Batch:
+        batch = Batch(self.clock())
+        await load.understand(self.livemode)
+        understood = [(event, load.understood[event.position]) for event in load.events]
+        named = note_charges(batch, understood)
+        known = await records.known_charges(connection, named)
+        assign(batch, understood, known | batch.charges)
+        stored = await records.load(connection, batch.facts)
+        # The database reads the next events while these are joined, and writes these while those are understood.
+        await _both(_fold_payments(batch, stored), _read_ahead(connection, load, ahead))
+        await _both(self._record(connection, batch), self._understand_ahead(ahead))
+        return batch
+
+    async def _understand_ahead(self, ahead: Load | None) -> None:
+        # Whatever cannot be understood is met again in its own batch, which is halved down to it.
+        with suppress(Exception):
+            if ahead is not None:
+                await ahead.understand(self.livemode)
+
+    async def _record(self, connection: asyncpg.Connection, batch: Batch) -> None:
+        news = await records.learn_charges(connection, batch.charges)
+        await records.write(connection, batch.rows)
+        await records.stage(connection, batch.changes)
+        if await records.mark(connection, batch.verdicts, batch.now) < len(batch.verdicts):
+            raise Unavailable("another owner has folded some of these events")
+        known = [*news, *(row.stripe_id for row in batch.rows if row.is_new)]
+        if await records.release(connection, known):
+            self._look_again(0.0)
+        await records.ask(connection, list(batch.wanted.values()))
+
+    async def _park(
+        self, connection: asyncpg.Connection, event: RawEvent, error: Exception
+    ) -> None:
+        verdict = Verdict("parked", detail=f"{type(error).__name__}: {error}"[:500])
+        async with connection.transaction():
+            await self._require_lease(connection)
+            await records.mark(connection, {event.position: verdict}, self.clock())
+        logger.error(
             "stripe event parked",
             event_id=event.id,
-            reason=error.detail,
+            error=repr(error),
             trace_id=trace_id(event.traceparent),
         )
-        return None
 
 
-async def _assign(
-    connection: asyncpg.Connection,
-    batch: Batch,
-    understood: Sequence[tuple[RawEvent, Understood | None]],
-) -> None:
-    """Give each fact to its payment; one that names only a charge may have to wait until that is known."""
-    for _, said in understood:
-        if isinstance(said, StripeFact) and said.payment is not None:
-            batch.charges |= dict.fromkeys(said.charges, said.payment)
-        elif isinstance(said, Nothing) and said.lonely_charge:
-            batch.charges.setdefault(said.lonely_charge, None)
-    named = {
-        said.charge
-        for _, said in understood
-        if isinstance(said, StripeFact) and said.payment is None and said.charge
-    }
-    known = await records.known_charges(connection, named - batch.charges.keys()) | batch.charges
-    for event, said in understood:
-        match said:
-            case StripeFact():
-                _assign_fact(batch, event, said, known)
-            case Nothing(reason=reason):
-                batch.verdicts[event.position] = Verdict("ignored", detail=reason)
-            case Thin(question=question):
-                detail = "a thin event: what it is about is being fetched"
-                _wait(batch, event, question.subject, detail)
-                _want(batch, question, "a thin event", SECOND_IS_OVER)
-            case None:
-                pass
+async def _fold_payments(batch: Batch, stored: dict[str, records.Stored]) -> None:
+    for number, (payment, facts) in enumerate(batch.facts.items(), 1):
+        fold_payment(batch, payment, facts, stored.get(payment))
+        if number % TURN_ITEMS == 0:
+            await asyncio.sleep(0)
 
 
-def _assign_fact(
-    batch: Batch, event: RawEvent, fact: StripeFact, known: dict[str, str | None]
-) -> None:
-    charge = fact.charge or ""
-    payment = fact.payment or known.get(charge)
-    if payment is not None:
-        batch.facts[payment].append((event, fact))
-    elif charge in known:
-        detail = f"{charge} was made without a PaymentIntent"
-        batch.verdicts[event.position] = Verdict("ignored", detail=detail)
-    else:
-        _wait(batch, event, charge, f"whose payment {charge} is, is not known yet")
-        subject = charge_subject(charge)
-        _want(batch, _question(subject, fact), records.WHOSE_PAYMENT, COMES_BY_ITSELF)
+async def _read_ahead(connection: asyncpg.Connection, load: Load, ahead: Load | None) -> None:
+    if ahead is not None:
+        ahead.events = await _read(connection, load.events[-1].position)
 
 
-def _fold_payment(
-    batch: Batch, payment: str, facts: Sequence[tuple[RawEvent, StripeFact]], stored: Stored | None
-) -> None:
-    folded = stored.fold if stored else Fold()
-    own = []
-    for event, fact in facts:
-        if is_foreign(folded, fact):
-            _refuse(batch, payment, event, folded)
-        else:
-            folded = merge(folded, fact)
-            own.append((event, fact))
-    if own and folded.is_known:
-        _record_payment(batch, payment, own, (folded, stored))
-    elif own:
-        _await_payment(batch, payment, own)
+async def _read(connection: asyncpg.Connection, after: int) -> Sequence[RawEvent]:
+    """What is to be folded behind this position, in order: a batch at most."""
+    positions: list[int] = []
+    size_bytes = 0
+    for row in await connection.fetch(records.NEXT, after, BATCH_EVENTS):
+        size_bytes += row["size_bytes"]
+        if positions and size_bytes > BATCH_BYTES:
+            break
+        positions.append(row["position"])
+    if not positions:
+        return ()
+    return [RawEvent(**row) for row in await connection.fetch(records.READ, positions)]
 
 
-def _refuse(batch: Batch, payment: str, event: RawEvent, folded: Fold) -> None:
-    """No two accounts share an id at Stripe: an operator must see what tells of this one elsewhere."""
-    own = f"{'live' if folded.livemode else 'test'} mode, account {folded.account or 'our own'}"
-    detail = (
-        f"{payment} is of {own}: this event is of another mode or account, and not joined to it"
-    )
-    batch.verdicts[event.position] = Verdict("parked", detail=detail)
-    logger.error(
-        "stripe event parked",
-        event_id=event.id,
-        reason=detail,
-        trace_id=trace_id(event.traceparent),
-    )
-
-
-def _record_payment(
-    batch: Batch,
-    payment: str,
-    facts: Sequence[tuple[RawEvent, StripeFact]],
-    folds: tuple[Fold, Stored | None],
-) -> None:
-    folded, stored = folds
-    before = state(stored.fold) if stored else None
-    _tell_operator(payment, facts, folded, before)
-    remark = "; ".join(unlinked_reasons(folded)) or None
-    for event, _ in facts:
-        batch.verdicts[event.position] = Verdict("applied", payment, remark)
-    if stored and folded == stored.fold:
-        return
-    row = _row(payment, folded, stored, before)
-    batch.rows.append(row)
-    if row.state != before:
-        batch.changes.append(announce.change(row, facts[-1][0], batch.now))
-    _question_state(batch, row, before, max(fact.created for _, fact in facts))
-
-
-def _await_payment(
-    batch: Batch, payment: str, facts: Sequence[tuple[RawEvent, StripeFact]]
-) -> None:
-    for event, _ in facts:
-        _wait(batch, event, payment, f"what {payment} itself is, nothing has said yet", payment)
-    latest = max((fact for _, fact in facts), key=lambda fact: fact.created)
-    subject = payment_subject(payment)
-    _want(batch, _question(subject, latest), records.WHICH_PAYMENT, COMES_BY_ITSELF)
-
-
-def _row(payment: str, folded: Fold, stored: Stored | None, before: PaymentState | None) -> Row:
-    after = state(folded)
-    if stored is None:
-        return Row(derived_id("payment", payment), payment, 1, folded, after, is_new=True)
-    revision = stored.revision + (after != before)
-    return Row(stored.id, payment, revision, folded, after, is_new=False)
-
-
-def _question_state(batch: Batch, row: Row, before: PaymentState | None, second: int) -> None:
-    """`second` is when the last of the facts came about that led here."""
-    folded, anomaly = row.fold, row.state.anomaly
-    livemode, account = folded.livemode, folded.account or None
-    if before is None and row.state.user_id is None and row.state.subscription_id is None:
-        logger.warning("payment names neither user nor subscription", payment_id=str(row.id))
-    subject = payment_subject(row.stripe_id)
-    question = Question(subject, folded.phase, folded.second, livemode, account)
-    if is_undecided(folded):
-        _want(batch, question, "two states in one second: which was last?", SECOND_IS_OVER)
-    untold = untold_refunds(folded)
-    if untold:
-        refunds = Question(refunds_subject(row.stripe_id), 0, untold.second, livemode, account)
-        _want(batch, refunds, records.UNTOLD_REFUNDS, COMES_BY_ITSELF)
-    # Out of order, a refund comes before the money that it gives back: most contradictions pass.
-    if anomaly and anomaly != str(untold) and (before is None or before.anomaly != anomaly):
-        for question in _about_contradiction(row, max(second, folded.second)):
-            _want(batch, question, records.CONTRADICTION, COMES_BY_ITSELF)
-
-
-def _about_contradiction(row: Row, second: int) -> list[Question]:
-    """The payment itself, and where more went than came, all that went: a refund's failure may be unheard of."""
-    folded, seen = row.fold, row.state
-    subjects = [payment_subject(row.stripe_id)]
-    if seen.refunded_minor + seen.disputed_minor > seen.received_minor:
-        subjects += [refunds_subject(row.stripe_id), disputes_subject(row.stripe_id)]
-    return [
-        Question(each, folded.phase, second, folded.livemode, folded.account or None)
-        for each in subjects
-    ]
-
-
-def _tell_operator(
-    payment: str,
-    facts: Sequence[tuple[RawEvent, StripeFact]],
-    folded: Fold,
-    before: PaymentState | None,
-) -> None:
-    """A contradiction that Stripe's own answer did not end, or did."""
-    answers = [event for event, fact in facts if fact.is_answer]
-    if not answers:
-        return
-    trace = trace_id(answers[-1].traceparent or facts[-1][0].traceparent)
-    was, anomaly = before and before.anomaly, state(folded).anomaly
-    if anomaly:
-        logger.error(
-            "payment contradicts itself", stripe_id=payment, anomaly=anomaly, trace_id=trace
-        )
-    elif was:
-        logger.warning("stripe ended a contradiction", stripe_id=payment, was=was, trace_id=trace)
-
-
-def _question(subject: str, fact: StripeFact) -> Question:
-    tells = fact.tells
-    return Question(subject, 0, fact.created, tells.livemode, tells.account or None)
-
-
-def _wait(
-    batch: Batch, event: RawEvent, waiting_for: str, detail: str, payment: str | None = None
-) -> None:
-    batch.verdicts[event.position] = Verdict("received", payment, detail, waiting_for)
-
-
-def _want(batch: Batch, question: Question, reason: str, delay: timedelta) -> None:
-    """One question of a kind is enough: the one about the latest second."""
-    key = (question.subject, reason)
-    asked = batch.wanted.get(key)
-    if asked is None or asked.question.second < question.second:
-        batch.wanted[key] = Wanted(question, reason, batch.now + delay)
-
-
-async def _record(connection: asyncpg.Connection, batch: Batch) -> None:
-    news = await records.learn_charges(connection, batch.charges)
-    await records.write(connection, batch.rows)
-    await records.stage(connection, batch.changes)
-    await records.mark(connection, batch.verdicts, batch.now)
-    await records.release(connection, [*news, *(row.stripe_id for row in batch.rows if row.is_new)])
-    await records.ask(connection, list(batch.wanted.values()))
-
-
-async def _park(turn: Turn, position: int, error: Exception) -> None:
-    verdict = Verdict("parked", detail=f"{type(error).__name__}: {error}"[:500])
-    async with turn.connection.transaction():
-        await _require_lease(turn)
-        await records.mark(turn.connection, {position: verdict}, turn.now)
-        event_id, traceparent = await turn.connection.fetchrow(records.NAME, position)
-    logger.error(
-        "stripe event parked",
-        event_id=event_id,
-        error=repr(error),
-        trace_id=trace_id(traceparent),
-    )
+async def _both(first: Coroutine[None, None, None], second: Coroutine[None, None, None]) -> None:
+    """Both to their end, whatever becomes of the other: a statement under way would hold the connection."""
+    for outcome in await asyncio.gather(first, second, return_exceptions=True):
+        if outcome is not None:
+            raise outcome

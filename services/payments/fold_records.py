@@ -72,8 +72,8 @@ class Wanted:
 
 
 NEXT = """
-SELECT position FROM stripe_events WHERE status = 'received' AND waiting_for IS NULL
-ORDER BY position LIMIT $1
+SELECT position, octet_length(body) AS size_bytes FROM stripe_events
+WHERE status = 'received' AND waiting_for IS NULL AND position > $1 ORDER BY position LIMIT $2
 """
 HOLD = "SELECT fence FROM leases WHERE name = $1 AND holder = $2 FOR UPDATE"
 READ = """
@@ -129,7 +129,6 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text
     WITH ORDINALITY AS new (id, aggregatetype, aggregateid, type, payload, headers, place)
 ORDER BY place
 """
-NAME = "SELECT id, traceparent FROM stripe_events WHERE position = $1"
 MARK = """
 UPDATE stripe_events SET status = new.status, stripe_payment_id = new.payment, detail = new.detail,
     waiting_for = new.waiting_for,
@@ -137,6 +136,7 @@ UPDATE stripe_events SET status = new.status, stripe_payment_id = new.payment, d
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
     AS new (position, status, payment, detail, waiting_for)
 WHERE stripe_events.position = new.position
+    AND stripe_events.status = 'received' AND stripe_events.waiting_for IS NULL
 """
 # That a charge belongs to a payment is never taken back; that it belongs to none may have been too early.
 LEARN = """
@@ -197,8 +197,11 @@ async def stage(
 
 async def mark(
     connection: asyncpg.Connection, verdicts: Mapping[int, Verdict], now: datetime
-) -> None:
-    if verdicts:
+) -> int:
+    """How many there were: those that were still to be folded."""
+    if not verdicts:
+        return 0
+    return _count(
         await connection.execute(
             MARK,
             list(verdicts),
@@ -208,6 +211,7 @@ async def mark(
             [verdict.waiting_for for verdict in verdicts.values()],
             now,
         )
+    )
 
 
 async def learn_charges(
@@ -231,9 +235,11 @@ async def known_charges(
     return {row["id"]: row["stripe_payment_id"] for row in rows}
 
 
-async def release(connection: asyncpg.Connection, waited_for: Sequence[str]) -> None:
-    if waited_for:
-        await connection.execute(RELEASE, list(waited_for))
+async def release(connection: asyncpg.Connection, waited_for: Sequence[str]) -> int:
+    """How many events waited for one of these."""
+    if not waited_for:
+        return 0
+    return _count(await connection.execute(RELEASE, list(waited_for)))
 
 
 async def ask(connection: asyncpg.Connection, wanted: Sequence[Wanted]) -> None:
@@ -284,6 +290,10 @@ def columns_of(row: Row) -> tuple[object, ...]:
         state.anomaly,
         encode(fold).decode(),
     )
+
+
+def _count(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
 
 
 def moment(second: int) -> datetime:
