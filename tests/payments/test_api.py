@@ -31,6 +31,15 @@ FIELDS = {
     "failure_code",
     "revision",
     "fee_minor",
+    "net_minor",
+    "decline_code",
+    "payment_method_type",
+    "three_d_secure",
+    "mandate_id",
+    "review",
+    "invoice_id",
+    "livemode",
+    "account",
     "created_at",
     "succeeded_at",
     "canceled_at",
@@ -59,6 +68,11 @@ async def test_a_payment_is_found_by_stripes_id_and_shown_with_its_facts(
     [payment] = found["items"]
     assert set(payment) == FIELDS
     assert {name: payment[name] for name in truth} == truth
+    details = lives.details[truth["stripe_id"]]
+    asked_for = ("fee_minor", "net_minor")  # webhooks do not tell them
+    assert {n: payment[n] for n in details if n not in asked_for} == {
+        n: each for n, each in details.items() if n not in asked_for
+    }
     assert payment["id"] == str(derived_id("payment", truth["stripe_id"]))
 
     shown = (await client.get(f"/payments/{payment['id']}")).json()
