@@ -1,5 +1,5 @@
 """Payments: what is true of each payment now.
 
-Owns raw stripe_events, payment_intents and their money state; hears what a subscription costs from pricing; says
-payment_changed.
+Owns raw stripe_events, payment_intents and their money state, orders to Stripe and renewals; hears from pricing how
+subscriptions live and what they cost; says payment_changed and renewal_changed.
 """
