@@ -127,8 +127,9 @@ def test_what_a_dispute_holds_cannot_be_refunded_as_well(sandbox: RunningSandbox
     paid = pay(sandbox)
     disputed = {"stripe_id": paid.id, "action": "dispute", "amount_minor": 4_000}
     sandbox.control("POST", "advance", disputed)
-    with pytest.raises(stripe.InvalidRequestError):
-        refunds.create({"payment_intent": paid.id, "amount": 1_001})
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        refunds.create({"payment_intent": paid.id, "amount": 1_000})
+    assert refused.value.code == "charge_disputed"
     [dispute] = sandbox.client().v1.disputes.list({"payment_intent": paid.id}).data
     assert [each.amount for each in dispute.balance_transactions] == [-4_000]
 

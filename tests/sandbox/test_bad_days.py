@@ -96,6 +96,17 @@ def test_a_clock_stands_still_ticks_or_is_the_walls(sandbox: RunningSandbox) -> 
         sandbox.control("POST", "clock", {"now": "2030-02-28T23:59:59"})
 
 
+def test_the_list_of_events_goes_back_as_far_as_told(sandbox: RunningSandbox) -> None:
+    sandbox.control("POST", "clock", {"now": START + 300 * DAY_SECONDS})
+    paid = pay(sandbox)
+    last_day = {"now": START + 330 * DAY_SECONDS, "events_kept_days": 30}
+    for late_seconds, seen in ((0, True), (1, False)):
+        sandbox.control("POST", "clock", {**last_day, "now": last_day["now"] + late_seconds})
+        listed = sandbox.client().v1.events.list({"limit": 100}).auto_paging_iter()
+        told = {event.data.object.to_dict()["id"] for event in listed}
+        assert (paid.id in told) == seen
+
+
 def test_an_event_that_was_never_made_is_nowhere_and_its_effect_is_there(
     sandbox: RunningSandbox, receiver: Receiver
 ) -> None:

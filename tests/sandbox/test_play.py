@@ -163,6 +163,15 @@ def test_a_life_ends_in_the_details_it_is_named_for(
     assert {key: details[key] for key in expected} == expected
 
 
+def test_refunding_all_of_it_closes_a_review_as_fraud_or_not() -> None:
+    closed = {
+        details["review"]
+        for seed in range(8)
+        for details in one("review_refunded", seed).details.values()
+    }
+    assert closed == {"refunded", "refunded_as_fraud"}
+
+
 def test_a_bank_debit_names_its_mandate_and_an_invoice_its_payment() -> None:
     [debit] = one("bank_debit_succeeded").details.values()
     assert debit["mandate_id"].startswith("mandate_")

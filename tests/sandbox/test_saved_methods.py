@@ -147,6 +147,7 @@ def test_a_refund_to_the_card_for_it_fails_some_days_later(sandbox: RunningSandb
 def test_an_unknown_outcome_or_customer_is_refused(sandbox: RunningSandbox) -> None:
     for body, status in (
         ({"outcomes": ["luck"]}, 422),
+        ({"outcomes": ["success", "pm_card_chargeDeclinedBadLuck"]}, 422),
         ({"outcomes": ["success"], "customer": "cus_nobody"}, 404),
     ):
         answer = httpx.post(f"{sandbox.url}/_sandbox/customers", json=body)

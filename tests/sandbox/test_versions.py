@@ -143,6 +143,7 @@ def test_an_account_and_live_mode_are_told_with_every_event() -> None:
 
 def test_an_account_sees_only_what_is_its_own(sandbox: RunningSandbox) -> None:
     intents = sandbox.client().v1.payment_intents
+    ours = intents.create({"amount": 500, "currency": "usd"})
     theirs = intents.create({"amount": 500, "currency": "usd"}, {"stripe_account": "acct_7"})
     assert intents.retrieve(theirs.id, None, {"stripe_account": "acct_7"}).id == theirs.id
     with pytest.raises(stripe.InvalidRequestError) as unseen:
@@ -153,5 +154,8 @@ def test_an_account_sees_only_what_is_its_own(sandbox: RunningSandbox) -> None:
     events = sandbox.client().v1.events
     own = events.list({"limit": 100}, {"stripe_account": "acct_7"}).data
     assert {each.account for each in own} == {"acct_7"}
+    told = {each.data.object.to_dict()["id"] for each in events.list({"limit": 100}).data}
+    assert ours.id in told
+    assert theirs.id not in told
     with pytest.raises(stripe.InvalidRequestError):
         events.retrieve(own[0].id)
