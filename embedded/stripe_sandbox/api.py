@@ -129,6 +129,7 @@ def capture_intent(call: Call) -> JsonObject:
     intent = _intent(call)
     amount_minor = call.form.amount("amount_to_capture")
     final = call.form.boolean("final_capture", default=True)
+    intent.metadata = {**intent.metadata, **call.form.mapping("metadata")}
     payments.capture(call.ledger, intent, amount_minor, final)
     return shapes.intent_json(intent)
 

@@ -32,7 +32,7 @@ async def sessions(database: Database) -> AsyncIterator[Sessions]:
     await engine.dispose()
 
 
-def creation(method: str = "pm_card_visa", amount: int = 2_500, **more: object) -> Order:
+def creation(method: str = "pm_card_visa", amount: int = 2_500, /, **more: object) -> Order:
     order_id = uuid4()
     parameters = {
         "amount": amount,
@@ -47,11 +47,8 @@ def creation(method: str = "pm_card_visa", amount: int = 2_500, **more: object) 
         },
         **more,
     }
+    parameters = {name: value for name, value in parameters.items() if value is not None}
     return Order(order_id, "create", parameters, "renewals", currency="EUR", amount_minor=amount)
-
-
-def order_on(payment: object, kind: Kind, **parameters: object) -> Order:
-    return Order(uuid4(), kind, parameters, "a test", stripe_payment_id=str(payment))
 
 
 async def put(sessions: Sessions, hands: Hands, *orders: Order) -> None:
@@ -184,7 +181,7 @@ async def test_an_unknown_outcome_older_than_its_key_is_looked_for_before_it_is_
     sessions: Sessions,
 ) -> None:
     set_clocks(sandbox, hands)
-    done, undone = creation(), creation(amount=2_600)
+    done, undone = creation(), creation("pm_card_visa", 2_600)
     await put(sessions, hands, done)
     sandbox.control("POST", "outage", {"status": 500, "count": 2, "after_effect": True})
     assert await work_all(service, client) == 0
@@ -202,3 +199,107 @@ async def test_an_unknown_outcome_older_than_its_key_is_looked_for_before_it_is_
 def set_clocks(sandbox: RunningSandbox, hands: Hands) -> None:
     """Stripe forgets its keys a day after their first use."""
     sandbox.control("POST", "clock", {"now": int(hands.now.timestamp())})
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["done", "not done"])
+@pytest.mark.parametrize("kind", ["refund", "capture", "cancel", "confirm"])
+async def test_what_became_of_an_old_order_is_seen_on_the_payment_or_asked_again(
+    service: Service,
+    sandbox: RunningSandbox,
+    client: StripeClient,
+    hands: Hands,
+    sessions: Sessions,
+    kind: Kind,
+    is_done: bool,
+) -> None:
+    set_clocks(sandbox, hands)
+    made = creation(**MADE[kind])
+    await put(sessions, hands, made)
+    assert await work_all(service, client) == 1
+    payment = str((await order_row(service, made.id))["stripe_payment_id"])
+    hands.later(60)
+    set_clocks(sandbox, hands)
+    order = later(payment, kind)
+    await put(sessions, hands, order)
+    # Only what is asked for is lost: a confirmation looks at the payment first.
+    outage = {"status": 500, "count": 2, "method": "POST", "after_effect": is_done}
+    sandbox.control("POST", "outage", outage)
+    assert await work_all(service, client) == 0
+    hands.now += timedelta(days=1, hours=1)
+    set_clocks(sandbox, hands)
+    assert await work_all(service, client) == 1
+    row = await order_row(service, order.id)
+    truth = sandbox.control("GET", "truth")[payment]
+    told = {name: truth[name] for name in ("status", "received_minor", "refunded_minor")}
+    if kind == "confirm" and not is_done:
+        # Whoever clicked a day ago is not charged today.
+        assert (row["status"], row["failure_code"]) == ("refused", "confirmation_expired")
+        assert told == {
+            "status": "requires_payment_method",
+            "received_minor": 0,
+            "refunded_minor": 0,
+        }
+        return
+    assert row["status"] == "done", row
+    assert told == COMES_TO[kind]
+    [known] = (await service.payments()).values()
+    assert {name: known[name] for name in told} == told
+
+
+MADE: dict[Kind, dict[str, object]] = {
+    "refund": {},
+    "capture": {"capture_method": "manual"},
+    "cancel": {"capture_method": "manual"},
+    "confirm": {"confirm": False, "off_session": False, "payment_method": None},
+}
+COMES_TO: dict[Kind, dict[str, object]] = {
+    "refund": {"status": "succeeded", "received_minor": 2_500, "refunded_minor": 1_000},
+    "capture": {"status": "succeeded", "received_minor": 1_000, "refunded_minor": 0},
+    "cancel": {"status": "canceled", "received_minor": 0, "refunded_minor": 0},
+    "confirm": {"status": "succeeded", "received_minor": 2_500, "refunded_minor": 0},
+}
+
+
+def later(payment: str, kind: Kind) -> Order:
+    """What is asked of a payment once it is there, as the API would write it."""
+    order_id = uuid4()
+    parameters: dict[Kind, dict[str, object]] = {
+        "refund": {
+            "payment_intent": payment,
+            "amount": 1_000,
+            "metadata": {"farebox_order": str(order_id)},
+        },
+        "capture": {"amount_to_capture": 1_000, "metadata": {"farebox_capture": str(order_id)}},
+        "cancel": {"cancellation_reason": "abandoned"},
+        "confirm": {"payment_method": "pm_card_visa"},
+    }
+    return Order(
+        order_id,
+        kind,
+        parameters[kind],
+        "a test",
+        stripe_payment_id=payment,
+        currency="EUR",
+        amount_minor=2_500 if kind == "confirm" else 1_000,
+    )
+
+
+async def test_an_order_that_cannot_be_carried_out_does_not_hold_up_the_others(
+    service: Service,
+    sandbox: RunningSandbox,
+    client: StripeClient,
+    hands: Hands,
+    sessions: Sessions,
+) -> None:
+    good = creation()
+    await put(sessions, hands, good)
+    unreadable = creation("pm_card_visa", 2_700)
+    await put(sessions, hands, unreadable)
+    await service.pool.execute(
+        "UPDATE stripe_orders SET parameters = '[]' WHERE id = $1", unreadable.id
+    )
+    assert await work_all(service, client) == 1
+    assert (await order_row(service, good.id))["status"] == "done"
+    row = await order_row(service, unreadable.id)
+    assert (row["status"], row["attempts"]) == ("open", 1)
+    assert row["last_error"]

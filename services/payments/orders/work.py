@@ -29,6 +29,7 @@ from services.payments.store import Arrival, insert
 from shared import lease, log
 from shared.clock import Clock
 from shared.events import derived_id
+from shared.faults import is_transient
 
 LEASE = "orders"
 # Asked side by side: Stripe answers in some 0.3 s, and allows 100 requests a second.
@@ -137,14 +138,22 @@ async def _carry_out(
 ) -> bool:
     try:
         outcome = await ask(client, order, clock())
+        async with pool.acquire() as connection, connection.transaction():
+            await settle(connection, order, outcome, clock())
     except StripeAway as away:
-        logger.warning("order stays open", order_id=str(order.id), error=away.detail)
-        async with pool.acquire() as connection:
-            await postpone(connection, order, away.detail, clock())
-        return False
-    async with pool.acquire() as connection, connection.transaction():
-        await settle(connection, order, outcome, clock())
-    return True
+        why = away.detail
+        logger.warning("order stays open", order_id=str(order.id), error=why)
+    except Exception as error:
+        if is_transient(error):
+            raise
+        # One order's fault is not the others': it waits, and an operator is told.
+        why = repr(error)
+        logger.error("order cannot be carried out", order_id=str(order.id), error=why)
+    else:
+        return True
+    async with pool.acquire() as connection:
+        await postpone(connection, order, why, clock())
+    return False
 
 
 async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Refused:
