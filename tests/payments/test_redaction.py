@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.payments import redaction
+from services.payments.audit import checks
 from services.payments.gateway import redact, translate
 from services.payments.gateway.retention import NotRedacted
 from services.payments.rebuild import rebuild
@@ -216,7 +217,10 @@ async def test_after_the_retention_every_body_is_redacted_and_every_row_rebuilt_
     engine = create_engine(database.url_for("payments"), "payments")
     async with create_sessions(engine)() as session:
         rebuilt = await rebuild(session)
+        audited = {check.id: check for check in await checks(session)}
     await engine.dispose()
+    assert all(audited[each].ok for each in ("S2", "S4", "S5")), audited
+    assert audited["S1"].detail.startswith("0 events not as they came"), audited["S1"]
     assert (rebuilt.agreed, rebuilt.differed) == (len(before), [])
     assert any(str(SUBSCRIPTION).encode() in body for body in left.values())
 
