@@ -150,7 +150,7 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
     charges = _charges(intent)
     fees = parts.fees(charges)
     rank = ANSWER_RANK if asked else type_rank(event.type)
-    ended_at = (int(asked is not None), event.created)
+    ended_at = (1, _paid_at(intent) or event.created) if asked else (0, event.created)
     if intent.canceled_at is not None:
         ended_at = (0, intent.canceled_at)
     ended = snapshot.status in ("succeeded", "canceled")
@@ -190,6 +190,15 @@ def _charges(intent: shapes.PaymentIntent) -> list[shapes.Charge]:
     """Those that it shows: all until 2022-11-15, today the latest where that is asked for."""
     latest = intent.latest_charge
     return [*intent.charges, latest] if isinstance(latest, shapes.Charge) else intent.charges
+
+
+def _paid_at(intent: shapes.PaymentIntent) -> int | None:
+    """When the money was booked, where the answer shows it: Stripe may be asked a month later."""
+    charge = intent.latest_charge
+    if not isinstance(charge, shapes.Charge) or not (charge.captured and charge.paid):
+        return None
+    booked = charge.balance_transaction
+    return booked.created if isinstance(booked, shapes.BalanceTransaction) else charge.created
 
 
 def _snapshot(intent: shapes.PaymentIntent) -> Snapshot:
