@@ -21,11 +21,10 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500  # a page that a browser and a log line still carry
 Status = Literal["due", "charging", "past_due", "paid", "given_up", "canceled"]
 
-router = APIRouter(
-    tags=["renewals"],
-    dependencies=[Depends(require("payments:read", always=False))],
-    responses=documented(401, 403, 404, 409, 422, 503),
-)
+READS = [Depends(require("payments:read", always=False))]
+WRITES = [Depends(require("payments:write"))]
+
+router = APIRouter(tags=["renewals"], responses=documented(401, 403, 404, 409, 422, 503))
 
 
 class View(BaseModel):
@@ -91,7 +90,7 @@ class RenewalPage(BaseModel):
     next: UUID | None
 
 
-@router.get("/renewals")
+@router.get("/renewals", dependencies=READS)
 async def list_renewals(
     session: Session,
     subscription_id: UUID | None = None,
@@ -112,7 +111,7 @@ async def list_renewals(
     return RenewalPage(items=items, next=items[-1].id if len(found) > limit else None)
 
 
-@router.get("/renewals/{renewal_id}")
+@router.get("/renewals/{renewal_id}", dependencies=READS)
 async def show_renewal(renewal_id: UUID, session: Session) -> RenewalView:
     renewal = await session.get(Renewal, renewal_id)
     if renewal is None:
@@ -120,7 +119,7 @@ async def show_renewal(renewal_id: UUID, session: Session) -> RenewalView:
     return _view(renewal)
 
 
-@router.get("/customers/{user_id}/payment-method")
+@router.get("/customers/{user_id}/payment-method", dependencies=READS)
 async def show_payment_method(user_id: UUID, session: Session) -> MethodView:
     """What the customer's renewals are charged with."""
     method = await session.get(PaymentMethod, user_id)
@@ -129,9 +128,7 @@ async def show_payment_method(user_id: UUID, session: Session) -> MethodView:
     return MethodView.model_validate(method)
 
 
-@router.put(
-    "/customers/{user_id}/payment-method", dependencies=[Depends(require("payments:write"))]
-)
+@router.put("/customers/{user_id}/payment-method", dependencies=WRITES)
 async def give_payment_method(
     user_id: UUID, given: MethodInput, session: Session, now: Now
 ) -> MethodView:

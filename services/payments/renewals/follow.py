@@ -84,8 +84,6 @@ WHERE r.order_id = o.id AND r.id = o.renewal_id AND r.status = 'charging' AND o.
 
 async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
     """Record what is known by now of payments and of customers who were asked; how many were looked at."""
-    async with sessions.begin() as session:
-        await session.execute(WITHDRAW, {"now": now})
     last_day = now - timedelta(days=max(rules.dunning_days))
     steps: tuple[tuple[TextClause, dict[str, object], Step], ...] = (
         (ORDERED_LATE, {"since": now - COMES_LATE}, _adopt_late_order),
@@ -93,18 +91,18 @@ async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
         (PAID_LATE, {"since": now - COMES_LATE}, _take_late_payment),
         (UNANSWERED, {"last_day": last_day}, _end_unanswered),
     )
-    looked_at = 0
-    for statement, values, step in steps:
-        async with sessions.begin() as session:
+    to_do: list[tuple[UUID, Step]] = []
+    async with sessions.begin() as session:
+        await session.execute(WITHDRAW, {"now": now})
+        for statement, values, step in steps:
             found = await session.scalars(statement, {**values, "limit": BATCH_RENEWALS})
-            ids = [UUID(str(each)) for each in found]
-        for renewal_id in ids:
-            async with sessions.begin() as session:
-                renewal = await locked(session, renewal_id)
-                if renewal is not None:
-                    await step(session, renewal, rules, now)
-        looked_at += len(ids)
-    return looked_at
+            to_do += [(UUID(str(each)), step) for each in found]
+    for renewal_id, step in to_do:
+        async with sessions.begin() as session:
+            renewal = await locked(session, renewal_id)
+            if renewal is not None:
+                await step(session, renewal, rules, now)
+    return len(to_do)
 
 
 async def _adopt_late_order(
