@@ -197,27 +197,38 @@ def cancel_refund(call: Call) -> JsonObject:
 
 
 def list_refunds(call: Call) -> JsonObject:
-    return _of_payment(call, list(call.ledger.refunds.values()), "/v1/refunds")
+    one = _one_payment(call)
+    made = one.refunds if one else list(call.ledger.refunds.values())
+    return _of_payment(call, made, "/v1/refunds")
 
 
 def list_charges(call: Call) -> JsonObject:
-    return _of_payment(call, list(call.ledger.charges.values()), "/v1/charges")
+    one = _one_payment(call)
+    made = one.charges if one else list(call.ledger.charges.values())
+    return _of_payment(call, made, "/v1/charges")
 
 
 def list_disputes(call: Call) -> JsonObject:
-    return _of_payment(call, list(call.ledger.disputes.values()), "/v1/disputes")
+    one = _one_payment(call)
+    made = one.disputes if one else list(call.ledger.disputes.values())
+    return _of_payment(call, made, "/v1/disputes")
+
+
+def _one_payment(call: Call) -> Intent | None:
+    """The payment asked about: its own few are looked through, not everybody's."""
+    return call.ledger.intents.get(call.form.text("payment_intent") or "")
 
 
 def _of_payment(call: Call, made: Sequence[Refund | Charge | Dispute], url: str) -> JsonObject:
     call.form.require_known((*PAGE_PARAMETERS, "payment_intent", "charge"))
     intent_id, charge_id = call.form.text("payment_intent"), call.form.text("charge")
-    found = [
+    asked_for = [
         each
         for each in made
         if intent_id in (None, each.intent_id)
         and charge_id in (None, each.id if isinstance(each, Charge) else each.charge_id)
     ]
-    return page_of(call, found, url)
+    return page_of(call, asked_for, url)
 
 
 def list_events(call: Call) -> bytes:

@@ -213,6 +213,18 @@ def bank_debit_disputed(scene: Scene) -> Iterator[int]:
     disputes.lose(scene.ledger, scene.intent, dispute)
 
 
+def bank_transfer(scene: Scene) -> Iterator[int]:
+    """Comes in parts, or not at all."""
+    yield from open_intent(scene)
+    payments.await_transfer(scene.ledger, scene.intent)
+    yield scene.later(5)
+    for _ in range(scene.rng.randint(0, 2)):
+        payments.fund_partly(scene.ledger, scene.intent)
+        yield scene.later(2)
+    if scene.rng.random() < 0.7:
+        yield from pay(scene)
+
+
 def authorize(scene: Scene) -> Iterator[int]:
     yield from open_intent(scene, manual=True)
     payments.succeed(scene.ledger, scene.intent)
@@ -311,6 +323,7 @@ LIVES: dict[str, Script] = {
     "bank_debit_failed": bank_debit_failed,
     "bank_debit_failed_then_card": bank_debit_failed_then_card,
     "bank_debit_disputed": bank_debit_disputed,
+    "bank_transfer": bank_transfer,
     "authorized_only": authorized_only,
     "manual_capture": manual_capture,
     "partial_capture": partial_capture,

@@ -1,5 +1,7 @@
 """The merchant's own money at Stripe: balance transactions, payouts, invoices, and Radar's reviews."""
 
+from collections.abc import Callable
+
 from embedded.stripe_sandbox import invoices, payouts, reviews, shapes
 from embedded.stripe_sandbox.calls import Call, Handler
 from embedded.stripe_sandbox.errors import invalid, missing
@@ -19,20 +21,20 @@ def list_transactions(call: Call) -> JsonObject:
     """Of an automatic payout: all its lines, its own among them, negative."""
     form = call.form
     form.require_known((*PAGE_PARAMETERS, *TRANSACTION_FILTERS))
-    payout_id = form.text("payout")
-    if payout_id is not None:
+    if payout_id := form.text("payout"):
         _require_itemised(call, payout_id)
-    wanted = [each for each in call.ledger.transactions.values() if _matches(call, each, payout_id)]
-    return page_of(call, wanted, "/v1/balance_transactions")
+    wanted = _asked_for(call)
+    lines = [each for each in call.ledger.transactions.values() if wanted(each)]
+    return page_of(call, lines, "/v1/balance_transactions")
 
 
-def _matches(call: Call, transaction: Transaction, payout_id: str | None) -> bool:
-    form = call.form
-    return (
-        payout_id in (None, transaction.payout_id)
-        and form.text("source") in (None, transaction.source)
-        and form.text("type") in (None, transaction.kind)
-        and form.text("currency") in (None, transaction.currency)
+def _asked_for(call: Call) -> Callable[[Transaction], bool]:
+    payout, source, kind, currency = (call.form.text(each) for each in TRANSACTION_FILTERS)
+    return lambda each: (
+        payout in (None, each.payout_id)
+        and source in (None, each.source)
+        and kind in (None, each.kind)
+        and currency in (None, each.currency)
     )
 
 

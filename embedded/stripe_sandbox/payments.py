@@ -11,6 +11,8 @@ from embedded.stripe_sandbox.truth import AUTHENTICATION_FAILED_CODE
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
 ATTEMPTABLE = (*CONFIRMABLE, "requires_action")
+# Stripe's name for what a customer transfers from a bank.
+TRANSFER = "customer_balance"
 CANCELABLE = (*ATTEMPTABLE, "requires_capture", "processing")
 AUTHENTICATION_FAILED = PaymentError(
     code=AUTHENTICATION_FAILED_CODE,
@@ -77,6 +79,21 @@ def require_action(ledger: Ledger, intent: Intent) -> None:
     tell_intent(ledger, "requires_action", intent)
 
 
+def await_transfer(ledger: Ledger, intent: Intent) -> None:
+    """The customer is told where to transfer the money to."""
+    _require(intent, CONFIRMABLE, "confirmed")
+    intent.status, intent.method_types, intent.error = "requires_action", [TRANSFER], None
+    tell_intent(ledger, "requires_action", intent)
+
+
+def fund_partly(ledger: Ledger, intent: Intent) -> None:
+    """Some of a bank transfer came: told, though neither status nor amounts say so."""
+    _require(intent, ("requires_action",), "funded")
+    if intent.method_types[0] != TRANSFER:
+        raise IllegalTransition("Only bank transfers come in parts.", "parameter_invalid")
+    tell_intent(ledger, "partially_funded", intent)
+
+
 def start_debit(ledger: Ledger, intent: Intent, method: str = "sepa_debit") -> None:
     """A bank debit is on its way; the answer comes days later."""
     _require(intent, ATTEMPTABLE, "confirmed")
@@ -96,7 +113,7 @@ def succeed(ledger: Ledger, intent: Intent) -> None:
         return
     _require(intent, ATTEMPTABLE, "confirmed")
     intent.error = None
-    if intent.status == "requires_action":
+    if intent.status == "requires_action" and intent.method_types[0] == "card":
         intent.three_d_secure = "authenticated"
     charge = _new_charge(ledger, intent, "succeeded")
     if intent.capture_method == "manual":

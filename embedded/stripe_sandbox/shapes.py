@@ -82,6 +82,11 @@ def intent_json(intent: Intent) -> JsonObject:
 def _next_action(intent: Intent) -> JsonObject | None:
     if intent.status != "requires_action":
         return None
+    if intent.method_types[0] == "customer_balance":
+        return {
+            "type": "display_bank_transfer_instructions",
+            "display_bank_transfer_instructions": {"currency": intent.currency},
+        }
     return {
         "type": "use_stripe_sdk",
         "use_stripe_sdk": {"type": "three_d_secure_redirect", "source": intent.method},

@@ -37,6 +37,16 @@ def test_an_automatic_payout_is_the_net_of_its_lines(money: RunningSandbox) -> N
         line.type for line in others
     }
     assert len({line.id for line in lines}) == len(lines)
+    expanded = money.client().v1.balance_transactions.list(
+        {"payout": payout["id"], "limit": 100, "expand": ["data.source"]}
+    )
+    kinds = {
+        each.source if isinstance(each.source, str) else str(each.source["object"])
+        for each in expanded.data
+        if each.source is not None
+    }
+    [fee] = [kind for kind in kinds if kind.startswith("fee_")]
+    assert kinds - {fee} == {"charge", "refund", "dispute", "payout"}
     refund = next(line for line in others if line.type == "refund")
     [same] = money.client().v1.balance_transactions.list({"source": str(refund.source)}).data
     assert same == refund

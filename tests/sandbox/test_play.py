@@ -20,6 +20,7 @@ LEGAL: dict[str, tuple[set[str], set[str]]] = {
     "processing": ({"processing"}, UNPAID),
     "payment_failed": ({"requires_payment_method"}, OPEN),
     "amount_capturable_updated": ({"requires_capture"}, OPEN),
+    "partially_funded": ({"requires_action"}, {"requires_action"}),
     "succeeded": ({"succeeded"}, OPEN),
     "canceled": ({"canceled"}, OPEN),
 }
@@ -161,6 +162,17 @@ def test_a_life_ends_in_the_details_it_is_named_for(
 ) -> None:
     [details] = one(lifecycle).details.values()
     assert {key: details[key] for key in expected} == expected
+
+
+def test_a_bank_transfer_comes_in_parts_that_change_no_amount() -> None:
+    parts = [
+        event["data"]["object"]
+        for seed in range(6)
+        for event in one("bank_transfer", seed).events
+        if event["type"] == "payment_intent.partially_funded"
+    ]
+    assert parts
+    assert {(each["status"], each["amount_received"]) for each in parts} == {("requires_action", 0)}
 
 
 def test_refunding_all_of_it_closes_a_review_as_fraud_or_not() -> None:
