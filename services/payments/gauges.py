@@ -1,8 +1,9 @@
-"""What an operator is alarmed by: payments that name nobody or contradict themselves, events parked or waiting."""
+"""What an operator is alarmed by: payments that name nobody or contradict themselves, events parked or waiting, late orders."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Gauge
@@ -19,7 +20,11 @@ COUNTS = text("""
         count(*) FILTER (WHERE anomaly IS NOT NULL) AS contradictory,
         (SELECT count(*) FROM stripe_events WHERE status = 'parked') AS parked,
         (SELECT count(*) FROM stripe_events WHERE status = 'received' AND waiting_for IS NOT NULL)
-            AS waiting
+            AS waiting,
+        (SELECT count(*) FROM stripe_orders WHERE status = 'open') AS open,
+        -- Stripe's own troubles pass within minutes: after that somebody should look why.
+        (SELECT count(*) FROM stripe_orders
+            WHERE status = 'open' AND created_at < now() - interval '1 hour') AS late
     FROM payment_intents
 """)
 
@@ -30,14 +35,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     registry: CollectorRegistry = app.state.metrics.registry
     payments = Gauge("farebox_payments", "Payments to look at", ("kind",), registry=registry)
     events = Gauge("farebox_stripe_events", "Events to look at", ("kind",), registry=registry)
+    orders = Gauge("farebox_stripe_orders", "Orders to look at", ("kind",), registry=registry)
     stop = asyncio.Event()
 
     async def step() -> int:
-        unlinked, contradictory, parked, waiting = await count(app.state.sessions)
-        payments.labels("unlinked").set(unlinked)
-        payments.labels("contradictory").set(contradictory)
-        events.labels("parked").set(parked)
-        events.labels("waiting").set(waiting)
+        row = await count(app.state.sessions)
+        payments.labels("unlinked").set(row.unlinked)
+        payments.labels("contradictory").set(row.contradictory)
+        events.labels("parked").set(row.parked)
+        events.labels("waiting").set(row.waiting)
+        orders.labels("open").set(row.open)
+        orders.labels("late").set(row.late)
         return 0
 
     counting = asyncio.create_task(every(stop, COUNT_SECONDS, step))
@@ -48,8 +56,16 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await counting
 
 
-async def count(sessions: Sessions) -> tuple[int, int, int, int]:
-    """(unlinked, contradictory, parked, waiting)"""
+class Counts(NamedTuple):
+    unlinked: int
+    contradictory: int
+    parked: int
+    waiting: int
+    open: int
+    late: int
+
+
+async def count(sessions: Sessions) -> Counts:
     async with sessions() as session:
         row = (await session.execute(COUNTS)).one()
-        return row.unlinked, row.contradictory, row.parked, row.waiting
+        return Counts(*row)

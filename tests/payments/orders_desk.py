@@ -1,5 +1,6 @@
 """The write routes as a caller has them: a key, a sandbox behind them, and a fold turned by hand."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,13 +36,15 @@ class Caller:
     hands: Hands
     token: str
     answers: list[httpx.Response] = field(default_factory=list)
+    folding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def write(self, path: str, body: object = None, key: str | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"}
         headers["Idempotency-Key"] = key or f"key {next(_numbers)}"
         answer = await self.http.post(path, json=body if body is not None else {}, headers=headers)
         self.answers.append(answer)
-        await self.service.fold_all()
+        async with self.folding:
+            await self.service.fold_all()
         return answer
 
     async def paid(self, amount: int = 9_000, **more: object) -> str:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from services.payments import gauges
 from services.payments.app import create_web
 from shared.auth import create_key
 from shared.settings import Settings
@@ -193,15 +194,18 @@ async def test_a_request_that_a_rule_refused_leaves_its_key_free(shop: Caller) -
 
 async def test_the_same_request_while_the_first_is_under_way_is_409(shop: Caller) -> None:
     payment_id = await shop.paid()
-    path = f"/payments/{payment_id}/refund"
-    answers = await asyncio.gather(
-        *(shop.write(path, {"amount_minor": 100}, key="at once") for _ in range(5))
+    path, body = f"/payments/{payment_id}/refund", {"amount_minor": 100}
+    slow = {"status": "timeout", "hang_seconds": 2, "count": 1, "after_effect": True}
+    shop.sandbox.control("POST", "outage", slow)
+    first = asyncio.create_task(shop.write(path, body, key="at once"))
+    while not await shop.service.rows("SELECT id FROM stripe_orders WHERE kind = 'refund'"):
+        await asyncio.sleep(0.01)
+    second = await shop.write(path, body, key="at once")
+    assert (second.status_code, second.json()["type"]) == (
+        409,
+        "urn:farebox:problem:idempotency-key-in-flight",
     )
-    statuses = sorted(each.status_code for each in answers)
-    assert statuses[0] == 200
-    assert set(statuses) <= {200, 409}
-    types = {each.json().get("type") for each in answers if each.status_code == 409}
-    assert types <= {"urn:farebox:problem:idempotency-key-in-flight"}
+    assert (await first).status_code == 200
     assert (await shop.payment(payment_id))["refunded_minor"] == 100
 
 
@@ -229,10 +233,13 @@ LOST = [
 ]
 
 
-@pytest.mark.parametrize("outage", LOST, ids=lambda each: "-".join(map(str, each.values())))
-@pytest.mark.parametrize("what", ["payments", "refund"])
+@pytest.mark.parametrize(
+    ("what", "outage"),
+    [*(("creation", each) for each in LOST), *(("refund", each) for each in LOST[:2])],
+    ids=lambda each: each if isinstance(each, str) else "-".join(map(str, each.values())),
+)
 async def test_an_unknown_outcome_is_found_out_and_never_guessed(
-    shop: Caller, outage: dict[str, object], what: str
+    shop: Caller, what: str, outage: dict[str, object]
 ) -> None:
     body = adhoc(confirm=True, payment_method="pm_card_visa")
     path = "/payments"
@@ -351,3 +358,13 @@ async def test_without_a_stripe_key_nothing_is_written_and_503_says_why(
         503,
         "urn:farebox:problem:stripe-key-missing",
     )
+
+
+async def test_an_order_that_stays_open_is_counted_for_whoever_watches(
+    shop: Caller,
+) -> None:
+    shop.sandbox.control("POST", "outage", {"status": 500, "count": 2})
+    assert (await shop.write("/payments", adhoc())).status_code == 202
+    counted = await gauges.count(shop.sessions)
+    # Its clock is a test's, of months ago.
+    assert (counted.open, counted.late) == (1, 1)
