@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.payments import fees
+from services.payments.domain import decode
 from services.payments.fees import FeeSearch
 from services.payments.gateway import StripeClient
 from services.payments.rebuild import rebuild
@@ -146,3 +147,23 @@ async def test_what_stripe_does_not_know_waits_for_the_next_sweep(
     await service.pool.execute("DELETE FROM payment_intents")
     await service.pool.execute("DELETE FROM outbox")
     await service.fold_all()
+
+
+async def test_what_was_answered_and_did_not_tell_the_fee_is_not_asked_again(
+    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
+) -> None:
+    await heard(service, sandbox, "card_success", "full_refund")
+    rows = list((await service.payments()).values())
+    told = [
+        {
+            "id": fees.questions(str(row["stripe_id"]), decode(str(row["fold"])))[0].event_id,
+            "object": "event",
+            "type": "farebox.balance_transaction_retrieved",
+            "created": START,
+            "data": {"object": {"object": "balance_transaction", "id": "txn_odd"}},
+        }
+        for row in rows[:1]
+    ]
+    await service.receive(told)
+    await service.pool.execute("UPDATE stripe_events SET status = 'ignored' WHERE id LIKE 'far%'")
+    assert await FeeSearch(service.pool, hands).run_once() == 1

@@ -21,7 +21,7 @@ ASKED = "SELECT count(*) AS count FROM stripe_questions"
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    task = asyncio.create_task(upkeep.loop(settings)(stop))
+    task = asyncio.ensure_future(upkeep.loop(settings)(stop))
     try:
         yield
     finally:
