@@ -41,6 +41,7 @@ def _create_payouts() -> None:
         sa.Column("verdict", sa.String(), server_default=sa.text("'open'"), nullable=False),
         sa.Column("detail", sa.String()),
         sa.Column("checked_at", sa.DateTime(timezone=True)),
+        sa.Column("checked_in", sa.Uuid()),
         sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name=op.f("ck_payouts_currency")),
         sa.CheckConstraint(
             "verdict IN ('open', 'agrees', 'differs', 'not_itemisable')",

@@ -104,6 +104,7 @@ class Payout(Base):
     verdict: Mapped[str] = mapped_column(server_default=text("'open'"))
     detail: Mapped[str | None]
     checked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    checked_in: Mapped[UUID | None]  # the run that looked last
 
 
 class PayoutLine(Base):

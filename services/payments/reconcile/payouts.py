@@ -40,11 +40,13 @@ ON CONFLICT (id) DO UPDATE SET status = excluded.status, arrival_on = excluded.a
 TO_CHECK = """
 SELECT id FROM payouts
 WHERE account IS NOT DISTINCT FROM $1 AND verdict IN ('open', 'differs') AND created_at > $2
-  AND (checked_at IS NULL OR checked_at < $3)
+  AND checked_in IS DISTINCT FROM $3
   AND ($4::boolean IS NULL OR livemode = $4)
 ORDER BY created_at, id LIMIT 1
 """
-CHECKED = "UPDATE payouts SET checked_at = $2, detail = coalesce($3, detail) WHERE id = $1"
+CHECKED = """
+UPDATE payouts SET checked_in = $2, checked_at = $3, detail = coalesce($4, detail) WHERE id = $1
+"""
 FORGET_LINES = "DELETE FROM payout_lines WHERE payout_id = $1"
 KEEP_LINES = """
 INSERT INTO payout_lines (id, payout_id, type, source, stripe_payment_id, currency, amount_minor,
@@ -79,7 +81,9 @@ FROM payouts p
 LEFT JOIN payout_lines l ON l.payout_id = p.id AND NOT (l.type = $2 AND l.source = p.id)
 WHERE p.id = $1 GROUP BY p.id
 """
-VERDICT = "UPDATE payouts SET verdict = $2, detail = $3, checked_at = $4 WHERE id = $1"
+VERDICT = """
+UPDATE payouts SET verdict = $2, detail = $3, checked_at = $4, checked_in = $5 WHERE id = $1
+"""
 DIFFERS = """
 INSERT INTO reconcile_gaps (run_id, kind, subject, detail, found_at)
 VALUES ($1, 'payout', $2, $3, $4)
@@ -133,7 +137,7 @@ async def walk_lines(walker: Walker, run: Run) -> Cursor | None:
 
 async def _give_up(walker: Walker, run: Run, payout: str, why: str) -> Cursor:
     async with walker.pool.acquire() as connection, connection.transaction():
-        await connection.execute(VERDICT, payout, "not_itemisable", why, walker.clock())
+        await connection.execute(VERDICT, payout, "not_itemisable", why, walker.clock(), run.id)
         await advance(connection, run, Cursor("lines"), 0)
     return Cursor("lines")
 
@@ -165,7 +169,7 @@ async def _take_up(walker: Walker, run: Run) -> Cursor | None:
     async with walker.pool.acquire() as connection:
         since = run.until - LOOKED_AT_AGAIN
         payout: str | None = await connection.fetchval(
-            TO_CHECK, run.account, since, run.started_at, walker.livemode
+            TO_CHECK, run.account, since, run.id, walker.livemode
         )
     if payout is None:
         return None
@@ -183,7 +187,7 @@ async def _take_up(walker: Walker, run: Run) -> Cursor | None:
             next_cursor = Cursor("lines", payout=payout)
         else:
             next_cursor = Cursor("lines")
-            await connection.execute(CHECKED, payout, walker.clock(), why)
+            await connection.execute(CHECKED, payout, run.id, walker.clock(), why)
         # Without a page: two that are not itemised follow each other with the same cursor.
         await advance(connection, run, next_cursor, 0)
     return next_cursor
@@ -216,7 +220,7 @@ async def _judge(connection: asyncpg.Connection, run: Run, payout: str, now: dat
         await _judge_lines(connection, lines)
     found = await connection.fetchrow(ADDED_UP, payout, OWN)
     verdict, detail = _verdict(found)
-    await connection.execute(VERDICT, payout, verdict, detail, now)
+    await connection.execute(VERDICT, payout, verdict, detail, now, run.id)
     subject = f"/v1/payouts/{payout}"
     if verdict == "differs":
         await connection.execute(DIFFERS, run.id, subject, detail, now)
