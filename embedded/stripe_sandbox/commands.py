@@ -19,7 +19,7 @@ GET  calls                           how often the API was called, by method
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -29,8 +29,10 @@ from pydantic import (
     HttpUrl,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 
+from embedded.stripe_sandbox.exchange import WORTH
 from embedded.stripe_sandbox.ledger import API_VERSION
 from embedded.stripe_sandbox.outcomes import is_outcome
 
@@ -94,6 +96,13 @@ class PaymentOrder(Asked):
     lifecycle: str | None = None
     account: str | None = None
     livemode: bool = False
+    settles_in: Literal["usd", "eur", "gbp", "jpy"] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_exchanged(self) -> Self:
+        if self.settles_in is not None and self.currency.lower() not in WORTH:
+            raise ValueError(f"there is no rate for {self.currency}")
+        return self
 
 
 class FaultsOrder(Asked):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedded.stripe_sandbox.exchange import exchanged, told_rate
 from embedded.stripe_sandbox.ids import Ids
 
 # A JSON object in one of Stripe's shapes.
@@ -27,7 +28,10 @@ class IllegalTransition(Exception):
 
 @dataclass
 class Transaction:
-    """One movement on the merchant's balance; `amount_minor` is negative when money leaves."""
+    """One movement on the merchant's balance; `amount_minor` is negative when money leaves.
+
+    `moved_minor` is the same in the payment's own currency, where the balance is held in another.
+    """
 
     id: str
     created: int
@@ -38,7 +42,9 @@ class Transaction:
     currency: str
     source: str
     available_on: int
+    moved_minor: int
     payout_id: str | None = None
+    exchange_rate: float | None = None
 
     @property
     def net_minor(self) -> int:
@@ -194,6 +200,8 @@ class Intent:
     invoice_id: str | None = None
     livemode: bool = False
     account: str | None = None
+    # The currency of the balance that its money goes to, where that is another one.
+    settles_in: str | None = None
 
     @property
     def latest_charge(self) -> Charge | None:
@@ -313,6 +321,12 @@ class Ledger:
         """Record (amount, fee) in a currency for a source object."""
         amount_minor, fee_minor = amounts
         currency, source = of
+        balance = self._settles_in(source) or currency
+        pair = (currency, balance)
+        is_exchanged = balance != currency
+        if is_exchanged:
+            amount_minor = exchanged(amount_minor, pair, self.now)
+            fee_minor = exchanged(fee_minor, pair, self.now)
         transaction = Transaction(
             id=self.ids.new("txn"),
             created=self.now,
@@ -320,12 +334,20 @@ class Ledger:
             category=category,
             amount_minor=amount_minor,
             fee_minor=fee_minor,
-            currency=currency,
+            currency=balance,
             source=source,
             available_on=self.now + SETTLES_AFTER_SECONDS,
+            moved_minor=amounts[0],
+            exchange_rate=told_rate(pair, self.now) if is_exchanged else None,
         )
         self.transactions[transaction.id] = transaction
         return transaction
+
+    def _settles_in(self, source: str) -> str | None:
+        for made in (self.charges, self.refunds, self.disputes):
+            if part := made.get(source):
+                return self.intents[part.intent_id].settles_in
+        return None
 
 
 def _changed(type_: str, told: JsonObject | None, snapshot: JsonObject) -> JsonObject | None:

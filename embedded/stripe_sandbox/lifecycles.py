@@ -77,6 +77,7 @@ def open_intent(
         invoice_id=invoice_id,
         livemode=asked.livemode,
         account=asked.account,
+        settles_in=asked.settles_in,
     )
     scene.made = payments.create(scene.ledger, order)
     yield scene.seconds(20)

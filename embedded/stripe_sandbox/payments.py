@@ -37,6 +37,7 @@ class Order:
     invoice_id: str | None = None
     livemode: bool = False
     account: str | None = None
+    settles_in: str | None = None
 
 
 def create(ledger: Ledger, order: Order) -> Intent:
@@ -56,6 +57,7 @@ def create(ledger: Ledger, order: Order) -> Intent:
         invoice_id=order.invoice_id,
         livemode=order.livemode,
         account=order.account,
+        settles_in=order.settles_in,
     )
     ledger.intents[intent.id] = intent
     tell_intent(ledger, "created", intent)

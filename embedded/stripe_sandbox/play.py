@@ -34,7 +34,7 @@ class UnknownLifecycle(ValueError):
 class PaymentSpec:
     """One payment to play; `currency` in either case, `lifecycle` drawn from the seed if None.
 
-    `account` is a connected one, if any.
+    `account` is a connected one, if any; `settles_in` the balance's currency (lower case) where it is another one.
     """
 
     user_id: str | None
@@ -44,6 +44,7 @@ class PaymentSpec:
     lifecycle: str | None = None
     account: str | None = None
     livemode: bool = False
+    settles_in: str | None = None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -127,6 +128,7 @@ def rehearse(ledger: Ledger, seed: int | str, specs: Sequence[PaymentSpec]) -> l
             metadata=spec.metadata,
             livemode=spec.livemode,
             account=spec.account,
+            settles_in=spec.settles_in,
         )
         lifecycle = spec.lifecycle or _draw(rng)
         if lifecycle not in LIFECYCLES:

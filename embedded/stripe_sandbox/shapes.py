@@ -253,7 +253,7 @@ def transaction_json(transaction: Transaction, now: int) -> JsonObject:
         "created": transaction.created,
         "currency": transaction.currency,
         "description": None,
-        "exchange_rate": None,
+        "exchange_rate": transaction.exchange_rate,
         "fee": transaction.fee_minor,
         "fee_details": _fee_details(transaction),
         "net": transaction.net_minor,

@@ -38,6 +38,8 @@ def details_of(ledger: Ledger, intent: Intent) -> JsonObject:
     booked = _booked(ledger, intent)
     captured = [each for each in intent.charges if each.captured]
     settled = bool(captured) and all(each.transaction_ids for each in captured)
+    # Fees in another currency than the payment's are nobody's sum.
+    settled = settled and intent.settles_in in (None, intent.currency)
     failure = error if error is not None and intent.status != "succeeded" else None
     unproven = failure is not None and failure.code == AUTHENTICATION_FAILED_CODE
     return {
@@ -87,7 +89,7 @@ def disputed_minor(intent: Intent) -> int:
 
 def withdrawn_minor(dispute: Dispute) -> int:
     """Withdrawn and not reinstated."""
-    return -sum(transaction.amount_minor for transaction in dispute.transactions)
+    return -sum(transaction.moved_minor for transaction in dispute.transactions)
 
 
 def _failure_code(intent: Intent) -> str | None:

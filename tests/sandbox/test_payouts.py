@@ -52,6 +52,27 @@ def test_an_automatic_payout_is_the_net_of_its_lines(money: RunningSandbox) -> N
     assert same == refund
 
 
+def test_money_of_another_currency_is_exchanged_to_the_balance_and_paid_out_of_it(
+    money: RunningSandbox,
+) -> None:
+    asked = {"user_id": "u", "amount_minor": 90_000, "currency": "JPY", "settles_in": "eur"}
+    lives = [{**asked, "lifecycle": each} for each in ("card_success", "dispute_won")]
+    order = {"seed": 51, "start_at": START, "payments": lives}
+    played = money.control("POST", "play", order)["payments"]
+    payout = money.control("POST", "payouts", {"currency": "eur"})
+
+    lines = [line for line in lines_of(money, payout["id"]) if line.type != "payout"]
+    assert sum(line.net for line in lines) == payout["amount"]
+    for line in lines:
+        assert line.exchange_rate is not None
+        assert abs(abs(line.amount) - 90_000 * line.exchange_rate) < 1
+        assert line.currency == "eur"
+    truth = money.control("GET", f"truth?stripe_id={played[1]['stripe_id']}&details=true")
+    assert (truth["disputed_minor"], truth["fee_minor"], truth["net_minor"]) == (0, None, None)
+    with pytest.raises(httpx.HTTPStatusError, match="422"):
+        money.control("POST", "play", {**order, "payments": [{**asked, "currency": "SEK"}]})
+
+
 def test_a_line_is_paid_out_once_and_only_when_it_is_available(money: RunningSandbox) -> None:
     money.control("POST", "clock", {"now": START + 400 * DAY_SECONDS})
     paid = money.client().v1.payment_intents.create(
