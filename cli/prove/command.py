@@ -35,7 +35,7 @@ def prove_payments(
     seed: Annotated[int, typer.Option(help="The first of them; a seed replays.")] = 1,
     losses: Annotated[
         bool, typer.Option(help="Events that never come, or were never made, mended by reconcile.")
-    ] = False,
+    ] = True,
 ) -> None:
     """Play payments' lives, deliver them badly, compare every row with the truth; exits 1 where one differs.
 
@@ -60,7 +60,8 @@ def _show(verdict: Verdict) -> None:
     plan, wrong = verdict.plan, verdict.differences
     print(
         f"seed {plan.seed}: {verdict.deliveries} deliveries of {verdict.events} events"
-        f" ({verdict.dropped} lost, {verdict.posted} by webhook, Stripe asked {verdict.asked} times),"
+        f" ({verdict.dropped} lost, {verdict.mended} gaps mended, {verdict.posted} by webhook,"
+        f" Stripe asked {verdict.asked} times),"
         f" {verdict.rebuilt} payments rebuilt byte for byte: {len(wrong)} differences,"
         f" {verdict.seconds:.1f} s",
         flush=True,

@@ -1,5 +1,6 @@
 """One seed from its play to the verdict: delivered, folded, asked about, compared."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,8 @@ from services.payments import asking, fold
 from services.payments.fees import FeeSearch
 from services.payments.gateway import StripeClient, open_envelope
 from services.payments.rebuild import rebuild
+from services.payments.reconcile.walker import Walker
+from services.payments.reconcile.work import EVENTS_LAST, reconcile
 from services.payments.store import Arrival, insert
 from shared.db import raw_pool
 from shared.settings import Settings
@@ -62,6 +65,7 @@ class Verdict:
     dropped: int
     posted: int = 0
     asked: int = 0
+    mended: int = 0
     rebuilt: int = 0
     seconds: float = 0.0
     differences: list[str] = field(default_factory=list)
@@ -91,6 +95,21 @@ class Run:
     async def fold(self) -> int:
         return await fold.run_once(self.pool, HOLDER, self.now, livemode=False)
 
+    async def mend(self) -> None:
+        """What never came, and what Stripe never made an event of."""
+        walker = Walker(
+            self.pool,
+            self.client,
+            HOLDER,
+            self.now,
+            livemode=False,
+            grace=timedelta(0),
+            lag=timedelta(0),
+            sleep=self._wait,
+        )
+        report = await reconcile(walker, self.now.moment - EVENTS_LAST)
+        self.verdict.mended += report.mended
+
     async def settle(self) -> None:
         """Until nobody has anything left to do at this time."""
         for _ in range(MOST_TURNS):
@@ -101,6 +120,11 @@ class Run:
             if not asked and not await self.fees.run_once() and not await self._tidy():
                 return
         raise NeverQuiet(f"seed {self.verdict.plan.seed}")
+
+    async def _wait(self, seconds: float) -> None:
+        """Time goes on, and nobody waits for it."""
+        self.now.moment += timedelta(seconds=seconds)
+        await asyncio.sleep(0)
 
     async def _tidy(self) -> int:
         return await asking.tidy_once(self.pool)
@@ -143,6 +167,9 @@ async def _live(run: Run, lives: Lives) -> None:
         run.now.moment += STEP
         lives.sandbox.clock.set(int(run.now.moment.timestamp()), ticking=False)
         await run.settle()
+        if run.verdict.plan.losses:
+            await run.mend()
+            await run.settle()
 
 
 async def _rebuilt(settings: Settings, verdict: Verdict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Ten seeds of payments' lives, delivered badly: no row, fact or rebuilt payment differs from the truth at Stripe."""
+"""Ten seeds of payments' lives, delivered badly or not at all: no row, fact or rebuilt payment differs from the truth at Stripe."""
 
 import asyncpg
 import pytest
@@ -10,8 +10,8 @@ from cli.prove.seed import Plan, prove
 from tests.conftest import Database
 
 SEEDS = range(1, 11)
-# Some 400 deliveries each; `farebox payments prove` plays as many as one likes.
-PAYMENTS = 40
+# Some 250 deliveries each; `farebox payments prove` plays as many as one likes.
+PAYMENTS = 25
 # A row as it must not be, by the statement that makes it so, and the word that the verdict has for it.
 WRONG = {
     "UPDATE payments.payment_intents SET received_minor = received_minor + 1": "received_minor is",
@@ -30,10 +30,10 @@ WRONG = {
 async def test_whatever_is_delivered_however_the_rows_are_the_truth(
     database: Database, seed: int
 ) -> None:
-    verdict = await prove(Plan(seed, PAYMENTS), database.url)
+    verdict = await prove(Plan(seed, PAYMENTS, losses=True), database.url)
     assert verdict.differences == [], f"farebox payments prove --seed {seed} --payments {PAYMENTS}"
     assert verdict.rebuilt == PAYMENTS
-    assert verdict.deliveries > verdict.events > PAYMENTS
+    assert verdict.mended >= verdict.dropped > 0
 
 
 async def test_a_seed_plays_the_same_again() -> None:
