@@ -3,6 +3,7 @@
 Stripe is not asked here: an order is written in the transaction that decides it.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -31,6 +32,9 @@ from shared.money import to_stripe
 from shared.trace import new_traceparent
 
 BATCH_RENEWALS = 100
+# A commit costs more than a step; more of them in one would hold rows that pricing's facts wait for.
+STEPS_TOGETHER = 20
+Step = Callable[[AsyncSession, Renewal, Rules, datetime], Awaitable[None]]
 # The cancellation of the payment before takes a second; a bank debit under way takes days.
 LOOK_AGAIN = timedelta(minutes=1)
 NO_METHOD = "no_payment_method"
@@ -46,23 +50,27 @@ async def attempt_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
     )
     async with sessions.begin() as session:
         ids = list(await session.scalars(due))
-    for renewal_id in ids:
-        async with sessions.begin() as session:
-            renewal = await locked(session, renewal_id)
-            if renewal is None or renewal.next_attempt_at is None or renewal.next_attempt_at > now:
-                continue
-            await _attempt(session, renewal, rules, now)
+    await in_turn(sessions, [(each, _attempt) for each in ids], rules, now)
     return len(ids)
 
 
-async def locked(session: AsyncSession, renewal_id: UUID) -> Renewal | None:
-    """None while somebody else is at work on it."""
-    statement = select(Renewal).where(Renewal.id == renewal_id).with_for_update(skip_locked=True)
-    found: Renewal | None = await session.scalar(statement)
-    return found
+async def in_turn(
+    sessions: Sessions, work: Sequence[tuple[UUID, Step]], rules: Rules, now: datetime
+) -> None:
+    """Take each step on its renewal, some to a transaction; whom somebody else is at work on is passed by."""
+    for start in range(0, len(work), STEPS_TOGETHER):
+        async with sessions.begin() as session:
+            for renewal_id, step in work[start : start + STEPS_TOGETHER]:
+                # Never waited for: two workers, or a worker and a fact, cannot wait for each other.
+                statement = select(Renewal).where(Renewal.id == renewal_id)
+                renewal = await session.scalar(statement.with_for_update(skip_locked=True))
+                if renewal is not None:
+                    await step(session, renewal, rules, now)
 
 
 async def _attempt(session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime) -> None:
+    if renewal.next_attempt_at is None or renewal.next_attempt_at > now:
+        return
     subscription = await session.get(BillableSubscription, renewal.subscription_id)
     if not still_wanted(subscription, renewal):
         await record_canceled(session, renewal, now)

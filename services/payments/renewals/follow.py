@@ -1,6 +1,5 @@
 """What became of the charges: read from their orders and from the fold of Stripe's facts, never guessed."""
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.payments.models import PaymentIntent
 from services.payments.orders.models import StripeOrder
 from services.payments.orders.periods import order_of
-from services.payments.renewals.attempts import locked
+from services.payments.renewals.attempts import Step, in_turn
 from services.payments.renewals.models import BillableSubscription, Renewal
 from services.payments.renewals.outcomes import (
     Rules,
@@ -31,7 +30,6 @@ COMES_LATE = timedelta(days=30)
 # A customer who was to confirm a payment themselves and has not done so for this long does not come back to it.
 ABANDONED = timedelta(days=1)
 WITHDRAWN = "withdrawn"
-Step = Callable[[AsyncSession, Renewal, Rules, datetime], Awaitable[None]]
 
 # A payment that was answered for is only refused where it names a failure: it may be folded as far as its creation.
 SETTLED = text("""
@@ -97,11 +95,7 @@ async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
         for statement, values, step in steps:
             found = await session.scalars(statement, {**values, "limit": BATCH_RENEWALS})
             to_do += [(UUID(str(each)), step) for each in found]
-    for renewal_id, step in to_do:
-        async with sessions.begin() as session:
-            renewal = await locked(session, renewal_id)
-            if renewal is not None:
-                await step(session, renewal, rules, now)
+    await in_turn(sessions, to_do, rules, now)
     return len(to_do)
 
 
