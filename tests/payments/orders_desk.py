@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from services.payments.app import create_web
 from services.payments.gateway import StripeClient
@@ -118,3 +119,16 @@ async def calling(
             yield Caller(http, service, sandbox, stripe, sessions, hands, token)
     await stripe.close()
     await engine.dispose()
+
+
+@pytest.fixture
+async def shop(
+    database: Database, hands: Hands, service: Service, sandbox: RunningSandbox
+) -> AsyncIterator[Caller]:
+    async with calling(database, hands, service, sandbox) as opened:
+        yield opened
+
+
+def adhoc(amount: int = 9_000, **more: object) -> dict[str, object]:
+    """A payment of any amount, for a user of its own."""
+    return {"user_id": str(uuid4()), "amount_minor": amount, "currency": "EUR", **more}

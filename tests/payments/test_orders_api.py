@@ -1,37 +1,23 @@
 """Doing, not only hearing: payments created, confirmed, captured, canceled and refunded through the API."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from services.payments import gauges
 from services.payments.app import create_web
 from shared.auth import create_key
 from shared.settings import Settings
 from tests.conftest import Database
-from tests.payments.conftest import Hands, Service
-from tests.payments.orders_desk import Caller, calling
+from tests.payments.conftest import Hands
+from tests.payments.orders_desk import Caller, adhoc, shop
 from tests.sandbox.conftest import RunningSandbox, process, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["process", "sandbox", "shop"]
 
 PROBLEM = "application/problem+json"
 EXCEEDS = "urn:farebox:problem:refund-exceeds-payment"
-
-
-@pytest.fixture
-async def shop(
-    database: Database, hands: Hands, service: Service, sandbox: RunningSandbox
-) -> AsyncIterator[Caller]:
-    async with calling(database, hands, service, sandbox) as opened:
-        yield opened
-
-
-def adhoc(amount: int = 9_000, **more: object) -> dict[str, object]:
-    return {"user_id": str(uuid4()), "amount_minor": amount, "currency": "EUR", **more}
 
 
 async def test_a_payment_is_created_then_confirmed_at_the_amount_that_was_shown(
@@ -209,80 +195,6 @@ async def test_the_same_request_while_the_first_is_under_way_is_409(shop: Caller
     assert (await shop.payment(payment_id))["refunded_minor"] == 100
 
 
-async def test_an_open_order_holds_up_what_would_build_on_it(shop: Caller) -> None:
-    payment_id = await shop.paid(capture="manual")
-    shop.sandbox.control("POST", "outage", {"status": 500, "count": 2})
-    late = await shop.write(f"/payments/{payment_id}/capture", {"amount_minor": 5_000})
-    assert late.status_code == 202
-    for action in ("capture", "cancel"):
-        held = await shop.write(f"/payments/{payment_id}/{action}")
-        assert (held.status_code, held.json()["order_id"]) == (409, late.json()["id"])
-    shop.hands.later(3)
-    assert await shop.work() == 1
-    assert (await shop.payment(payment_id))["received_minor"] == 5_000
-
-
-LOST = [
-    {"status": 500, "count": 2, "after_effect": True},
-    {"status": 500, "count": 2},
-    {"status": 429, "count": 1},
-    {"status": 409, "count": 2},
-    {"status": "garbage", "garbage": "html", "count": 1, "after_effect": True},
-    {"status": "garbage", "garbage": "truncated", "count": 1, "after_effect": True},
-    {"status": "disconnect", "count": 2, "after_effect": True},
-]
-
-
-@pytest.mark.parametrize(
-    ("what", "outage"),
-    [*(("creation", each) for each in LOST), *(("refund", each) for each in LOST[:2])],
-    ids=lambda each: each if isinstance(each, str) else "-".join(map(str, each.values())),
-)
-async def test_an_unknown_outcome_is_found_out_and_never_guessed(
-    shop: Caller, what: str, outage: dict[str, object]
-) -> None:
-    body = adhoc(confirm=True, payment_method="pm_card_visa")
-    path = "/payments"
-    if what == "refund":
-        body = {"amount_minor": 6_000}
-        path = f"/payments/{await shop.paid()}/refund"
-    shop.sandbox.control("POST", "outage", outage)
-    unknown = await shop.write(path, body, key="once")
-    order_id = unknown.json()["id"]
-    assert (unknown.status_code, unknown.json()["status"]) == (202, "open"), unknown.text
-    assert unknown.headers["Location"] == f"/orders/{order_id}"
-    assert (await shop.order(order_id))["status"] == "open"
-    still = await shop.write(path, body, key="once")
-    assert (still.status_code, still.json()["id"]) == (202, order_id)
-    if what == "refund":
-        above = await shop.write(path, {"amount_minor": 6_000})
-        assert (above.status_code, above.json()["type"]) == (409, EXCEEDS)
-
-    shop.hands.later(3)
-    assert await shop.work() == 1
-    assert (await shop.order(order_id))["status"] == "done"
-    replay = await shop.write(path, body, key="once")
-    assert replay.status_code == (200 if what == "refund" else 201)
-    assert (replay.json()["id"], replay.json()["stripe_status"]) == (order_id, "succeeded")
-    assert replay.headers["Idempotency-Replayed"] == "true"
-    [payment] = (await shop.service.payments()).values()
-    truth = shop.truth(payment["stripe_id"])
-    assert truth["received_minor"] == payment["received_minor"] == 9_000
-    refunded = 6_000 if what == "refund" else 0
-    assert truth["refunded_minor"] == payment["refunded_minor"] == refunded
-    assert await payments_at_stripe(shop) == 1
-
-
-async def payments_at_stripe(shop: Caller) -> int:
-    """How many of this test's users were charged how often at Stripe."""
-    mine = {
-        str(each["user_id"])
-        for each in await shop.service.rows("SELECT user_id FROM stripe_orders")
-    }
-    listed = shop.sandbox.client().v1.payment_intents.list({"limit": 100}).data
-    return sum(each.metadata.to_dict().get("user_id") in mine for each in listed)
-
-
 async def test_an_amount_changed_at_stripe_is_not_confirmed(
     shop: Caller, sandbox: RunningSandbox
 ) -> None:
@@ -358,13 +270,3 @@ async def test_without_a_stripe_key_nothing_is_written_and_503_says_why(
         503,
         "urn:farebox:problem:stripe-key-missing",
     )
-
-
-async def test_an_order_that_stays_open_is_counted_for_whoever_watches(
-    shop: Caller,
-) -> None:
-    shop.sandbox.control("POST", "outage", {"status": 500, "count": 2})
-    assert (await shop.write("/payments", adhoc())).status_code == 202
-    counted = await gauges.count(shop.sessions)
-    # Its clock is a test's, of months ago.
-    assert (counted.open, counted.late) == (1, 1)

@@ -2,30 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from uuid import uuid4
 
-import pytest
-
 from tests.conftest import Database
-from tests.payments.conftest import Hands, Service
 from tests.payments.mortal import Deed, Errand
-from tests.payments.orders_desk import Caller, calling
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.payments.orders_desk import Caller, shop
+from tests.sandbox.conftest import process, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["process", "sandbox", "shop"]
 
 KILLED = -9
 # More than any of them has: the last ones live to the end.
 AWAITS = 60
-
-
-@pytest.fixture
-async def shop(
-    database: Database, hands: Hands, service: Service, sandbox: RunningSandbox
-) -> AsyncIterator[Caller]:
-    async with calling(database, hands, service, sandbox) as opened:
-        yield opened
 
 
 async def send_out(shop: Caller, database: Database, who: str, deeds: Sequence[Deed]) -> list[int]:

@@ -1,33 +1,21 @@
 """A subscription's period is paid once, at what the customer was told it costs."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID, uuid4
-
-import pytest
 
 from services.payments.handlers import HANDLERS
 from services.payments.renewals.models import BillableSubscription, Renewal
 from shared.consumer import deliver
 from shared.events import CostBreakdown, SubscriptionCostChanged
-from tests.conftest import Database
-from tests.payments.conftest import NOW, Hands, Service
-from tests.payments.orders_desk import Caller, calling
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.payments.conftest import NOW
+from tests.payments.orders_desk import Caller, shop
+from tests.sandbox.conftest import process, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["process", "sandbox", "shop"]
 
 USER, SUBSCRIPTION = UUID(int=3), UUID(int=7)
 PERIOD = NOW - timedelta(days=1)
-
-
-@pytest.fixture
-async def shop(
-    database: Database, hands: Hands, service: Service, sandbox: RunningSandbox
-) -> AsyncIterator[Caller]:
-    async with calling(database, hands, service, sandbox) as opened:
-        yield opened
 
 
 def cost(
