@@ -156,6 +156,9 @@ def _expand(ledger: Ledger, shape: JsonObject, steps: list[str], path: str) -> N
         return
     if shape["object"] == "charge" and step == "refunds":
         shape["refunds"] = charge_refunds(ledger, shape["id"])
+    if shape["object"] == "invoice" and step == "payments":
+        part = part_json(ledger.invoices[shape["id"]])
+        shape["payments"] = {"object": "list", "data": [part], "has_more": False}
     if step not in shape:
         raise invalid(f"This property cannot be expanded ({path}).", param="expand")
     if isinstance(shape[step], str) and not shape[step].startswith(NOT_OBJECTS):

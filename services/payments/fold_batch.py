@@ -26,6 +26,7 @@ from services.payments.gateway import (
     Understood,
     charge_subject,
     disputes_subject,
+    invoice_subject,
     payment_subject,
     refunds_subject,
     translate,
@@ -209,6 +210,10 @@ def _question_state(batch: Batch, row: Row, before: PaymentState | None, second:
     question = Question(subject, folded.phase, folded.second, livemode, account)
     if is_undecided(folded):
         _want(batch, question, "two states in one second: which was last?", SECOND_IS_OVER)
+    if folded.invoice and not folded.links and (before is None or before.invoice_id is None):
+        # What Stripe's billing made names nobody itself: its invoice, or that one's subscription, does.
+        invoice = Question(invoice_subject(folded.invoice), 0, 0, livemode, account)
+        _want(batch, invoice, records.WHOSE_INVOICE, COMES_BY_ITSELF)
     untold = untold_refunds(folded)
     if untold:
         refunds = Question(refunds_subject(row.stripe_id), 0, untold.second, livemode, account)

@@ -17,6 +17,7 @@ from shared.trace import Cause
 # Why Stripe is asked about a charge or a payment that somebody waits for.
 WHOSE_PAYMENT = "whose payment is this?"
 WHICH_PAYMENT = "what is this payment?"
+WHOSE_INVOICE = "who was this invoiced to?"
 CONTRADICTION = "the payment contradicts itself"
 WHAT_FEE = "what did Stripe keep of it?"
 UNTOLD_REFUNDS = "which refunds does it have?"

@@ -15,7 +15,7 @@ from services.payments.rebuild import rebuild
 from shared.db import create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Hands, Service
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import START, RunningSandbox, process, sandbox
 
 __all__ = ["process", "sandbox"]
 
@@ -63,12 +63,12 @@ def events_of(sandbox: RunningSandbox, stripe_id: str) -> list[Event]:
         found += page["data"]
         has_more = page["has_more"]
         params["starting_after"] = found[-1]["id"]
-    return [
-        event
-        for event in reversed(found)
-        if stripe_id
-        in (event["data"]["object"]["id"], event["data"]["object"].get("payment_intent"))
-    ]
+    return [event for event in reversed(found) if stripe_id in named_by(event["data"]["object"])]
+
+
+def named_by(content: Event) -> tuple[object, ...]:
+    part = content.get("payment") or {}  # an invoice's
+    return content["id"], content.get("payment_intent"), part.get("payment_intent")
 
 
 def life(sandbox: RunningSandbox, lifecycle: str, seed: int = 1) -> tuple[str, list[Event]]:
@@ -194,6 +194,32 @@ async def test_a_thin_event_is_fetched(
     status, detail = await service.fate("evt_thin")
     assert status == "applied"
     assert "farebox_" in str(detail)
+
+
+def nameless(event: Event) -> Event:
+    """As Stripe's own billing makes it: only the subscription names the customer."""
+    content = event["data"]["object"]
+    if content["object"] in ("payment_intent", "charge"):
+        content = {**content, "metadata": {}}
+    return {**event, "data": {"object": content}}
+
+
+async def test_whom_a_payment_of_stripes_billing_is_of_is_asked_of_its_invoice(
+    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
+) -> None:
+    user = "11111111-1111-4111-8111-111111111111"
+    payment = {"user_id": user, "amount_minor": 900, "currency": "USD", "lifecycle": "invoiced"}
+    order = {"seed": 55, "start_at": START, "payments": [payment]}
+    [stripe_id] = [e["stripe_id"] for e in sandbox.control("POST", "play", order)["payments"]]
+    await service.receive(map(nameless, events_of(sandbox, stripe_id)))
+    await service.fold_all()
+    row = (await service.payments())[stripe_id]
+    assert (row["user_id"], str(row["invoice_id"])[:3]) == (None, "in_")
+    hands.later(61)
+    assert await service.ask_all(client) == 1
+    assert str((await service.payments())[stripe_id]["user_id"]) == user
+    hands.later(61)
+    assert await service.ask_all(client) == 0
 
 
 async def test_while_stripe_is_away_the_question_waits(

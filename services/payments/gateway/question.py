@@ -56,6 +56,11 @@ def settled_subject(payment: str) -> str:
     return payment_subject(payment) + SETTLED
 
 
+def invoice_subject(invoice: str) -> str:
+    """An invoice with its payments, which since 2025-03-31 it shows only where it is asked to."""
+    return f"/v1/invoices/{invoice}?expand[]=payments"
+
+
 def transaction_subject(transaction: str) -> str:
     """One movement on the balance, with Stripe's fee."""
     return f"/v1/balance_transactions/{transaction}"
