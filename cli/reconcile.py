@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import logging
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
+import structlog
 import typer
 from sqlalchemy import select
 
@@ -42,7 +47,8 @@ def reconcile_payments(
     if not settings.stripe_api_key:
         raise UsageFault("STRIPE_API_KEY is not set: only Stripe knows what never came")
     begin = moment_of(since, utc_now()) if since else None
-    report = asyncio.run(_reconcile(settings, begin, account))
+    with _warnings_on_stderr():
+        report = asyncio.run(_reconcile(settings, begin, account))
     if as_json:
         print(json.dumps({**asdict(report), "ok": report.ok}, default=str))
     else:
@@ -75,6 +81,20 @@ def moment_of(text: str, now: datetime) -> datetime:
     if moment >= now:
         raise UsageFault(f"--since {text} lies ahead")
     return moment
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """What the walk logs on its way, such as that Stripe is waited for, is not part of the answer."""
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 async def _reconcile(settings: Settings, since: datetime | None, account: str | None) -> Report:
