@@ -42,7 +42,8 @@ DECLINES = {
 DECLINE_CODES = (
     "approve_with_id", "call_issuer", "card_not_supported", "card_velocity_exceeded",
     "currency_not_supported", "do_not_honor", "do_not_try_again", "duplicate_transaction",
-    "expired_card", "fraudulent", "generic_decline", "incorrect_cvc", "insufficient_funds",
+    "expired_card", "fraudulent", "generic_decline", "incorrect_cvc", "incorrect_number",
+    "insufficient_funds",
     "invalid_account", "invalid_amount", "issuer_not_available", "lost_card", "merchant_blacklist",
     "new_account_information_available", "no_action_taken", "not_permitted", "pickup_card",
     "processing_error", "reenter_transaction", "restricted_card", "revocation_of_all_authorizations",
@@ -50,7 +51,7 @@ DECLINE_CODES = (
     "stop_payment_order", "transaction_not_allowed", "try_again_later",
     "withdrawal_count_limit_exceeded",
 )  # fmt: skip
-OWN_CODES = ("expired_card", "incorrect_cvc", "processing_error")
+OWN_CODES = ("expired_card", "incorrect_cvc", "incorrect_number", "processing_error")
 AUTHENTICATION_REQUIRED = PaymentError(
     "authentication_required",
     "The customer must be present to authenticate this payment.",

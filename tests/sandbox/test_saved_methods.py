@@ -40,6 +40,7 @@ def truth(sandbox: RunningSandbox, intent: stripe.PaymentIntent) -> Any:
         ("pm_card_chargeCustomerFail", "card_declined", "generic_decline"),
         ("pm_card_visa_chargeDeclinedStolenCard", "card_declined", "stolen_card"),
         ("expired_card", "expired_card", "expired_card"),
+        ("incorrect_number", "incorrect_number", "incorrect_number"),
         ("processing_error", "processing_error", None),
         ("authentication_required", "authentication_required", "authentication_required"),
         ("pm_card_authenticationRequired", "authentication_required", "authentication_required"),
