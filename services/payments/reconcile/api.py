@@ -12,7 +12,6 @@ from services.payments.reconcile.models import Payout, PayoutLine
 from shared.auth import require
 from shared.errors import InvalidInput, NotFound
 from shared.events import derived_id
-from shared.problem import documented
 from shared.web import Session
 
 DEFAULT_LIMIT = 50

@@ -16,6 +16,13 @@ from services.payments.store import Arrival, insert
 from shared import log
 
 KNOWN = "SELECT id FROM stripe_events WHERE id = ANY($1)"
+# Thin events have ids of their own: to an endpoint that gets nothing else, every event of the list would be news.
+HEARS_THIN_ALONE = """
+SELECT count(*) > 0 AND bool_and(type LIKE 'v1.%')
+FROM (
+    SELECT type FROM stripe_events WHERE type NOT LIKE 'farebox.%' ORDER BY position DESC LIMIT 1000
+) recent
+"""
 NOTE = """
 INSERT INTO reconcile_gaps (run_id, kind, subject, detail, found_at, mended_at)
 SELECT $1, 'event', new.id, new.detail, $4, $4 FROM unnest($2::text[], $3::text[]) AS new (id, detail)
@@ -26,7 +33,11 @@ logger = log.get("reconcile")
 
 
 async def walk_events(walker: Walker, run: Run) -> Cursor:
-    """Look at one page of the event list; returns where to go on."""
+    """Look at one page of the event list; returns where to go on.  A shop of thin events alone has no use for it."""
+    async with walker.pool.acquire() as connection:
+        if await connection.fetchval(HEARS_THIN_ALONE):
+            await advance(connection, run, Cursor("folding"), 0)
+            return Cursor("folding")
     listing = Listing("events", run.account, run.since, run.until)
     page = await walker.page(listing, run.cursor.after)
     bodies = [event_body(item, run.account) for item in page.items if is_concerned(item)]

@@ -1,6 +1,7 @@
 """What Stripe knows and we do not is found and mended, once, whatever happens on the way."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 import pytest
@@ -149,6 +150,32 @@ async def test_metadata_that_changes_without_an_event_is_noticed(stripe: Stripe)
     report = await stripe.walk()
     assert [gap.subject for gap in report.gaps] == [f"/v1/payment_intents/{payment}"]
     assert str((await stripe.service.payments())[payment]["user_id"]) == other
+
+
+def thin(event: dict[str, Any]) -> dict[str, Any]:
+    about = event["data"]["object"]
+    kind = {"payment_intent": "payment_intents", "charge": "charges", "refund": "refunds"}
+    return {
+        "id": f"{event['id']}_thin",
+        "object": "v2.core.event",
+        "type": f"v1.{event['type']}",
+        "created": datetime.fromtimestamp(event["created"], UTC).isoformat(),
+        "livemode": False,
+        "related_object": {"id": about["id"], "url": f"/v1/{kind[about['object']]}/{about['id']}"},
+    }
+
+
+async def test_to_a_shop_of_thin_events_only_what_an_object_says_is_news(stripe: Stripe) -> None:
+    told, untold = stripe.play("card_success", "full_refund")
+    events = stripe.events()
+    heard = [e for e in events if told in str(e["data"]["object"])]
+    await stripe.deliver([thin(each) for each in heard])
+    stripe.hands.later(60)
+    await stripe.service.ask_all(stripe.walker.client)
+    report = await stripe.walk()
+    assert {gap.kind for gap in report.gaps} == {"object"}
+    assert f"/v1/payment_intents/{told}" not in {gap.subject for gap in report.gaps}
+    await stripe.assert_true([told, untold])
 
 
 async def test_what_comes_by_itself_meanwhile_is_no_gap(stripe: Stripe) -> None:
