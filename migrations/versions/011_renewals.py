@@ -27,6 +27,7 @@ FROM payments.subscription_costs
 def upgrade() -> None:
     _create_known()
     _create_renewals()
+    _index_renewals()
     for table in TABLES:
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
     op.execute(REMEMBERED)
@@ -135,6 +136,9 @@ def _create_renewals() -> None:
         ),
         schema="payments",
     )
+
+
+def _index_renewals() -> None:
     op.create_index(
         "ix_renewals_next",
         "renewals",
