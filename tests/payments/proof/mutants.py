@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 
-from services.payments.domain import fold, state
 from tests.payments.proof.battery import notices
 
-MODULES = (fold, state)
+# By name: in the package `state` is the function of that module.
+MODULES = tuple(import_module(f"services.payments.domain.{name}") for name in ("fold", "state"))
 SWAPPED_NAMES = {"max": "min", "min": "max"}
 SWAPPED_OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Lt: ast.LtE, ast.LtE: ast.Lt,
@@ -23,7 +24,16 @@ SWAPPED_OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
     ast.Add: ast.Sub, ast.Sub: ast.Add,
 }  # fmt: skip
-Change = Callable[[ast.AST], ast.AST | None]
+# Changes that leave the rule what it is: short cuts past a result that comes out the same, and ranks above all others.
+HARMLESS = {
+    "fold: ANSWER_RANK = 9  ->  ANSWER_RANK = 10",
+    "fold: if not unsettled or not fees: return unsettled  ->  if False: return unsettled",
+    "fold: not unsettled or not fees  ->  not unsettled and (not fees)",
+    "fold: if not listed or not claims: return claims  ->  if False: return claims",
+    "fold: not listed or not claims  ->  not listed and (not claims)",
+    "fold: if not a or not b: return a or b  ->  if False: return a or b",
+    "fold: not a or not b  ->  not a and (not b)",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,6 @@ class Mutant:
     """One change: where, and what it reads like before and after."""
 
     module: ModuleType
-    line: int
     before: str
     after: str
     code: CodeType
@@ -41,24 +50,28 @@ class Mutant:
         return f"{name}: {self.before}  ->  {self.after}"
 
 
-def mutants() -> Iterator[Mutant]:
-    for module in MODULES:
-        tree = ast.parse(inspect.getsource(module))
-        for place, _ in enumerate(ast.walk(tree)):
-            yield from _at(module, tree, place)
-
-
-def _at(module: ModuleType, tree: ast.Module, place: int) -> Iterator[Mutant]:
-    [node] = [each for index, each in enumerate(ast.walk(tree)) if index == place]
-    for number in range(len(_changes(node))):
-        changed = copy.deepcopy(tree)
-        [target] = [each for index, each in enumerate(ast.walk(changed)) if index == place]
-        if not _in_a_rule(changed, target):
+def mutants(module: ModuleType) -> Iterator[Mutant]:
+    tree = ast.parse(inspect.getsource(module))
+    for top in tree.body:
+        # A class's fields and what is imported are no rules.
+        if not isinstance(top, ast.FunctionDef | ast.Assign | ast.AnnAssign):
             continue
-        before = _shown(changed, target)
-        _changes(target)[number]()
-        code = compile(ast.fix_missing_locations(changed), module.__file__ or "", "exec")
-        yield Mutant(module, _line(changed, target), before, _shown(changed, target), code)
+        for place, node in enumerate(ast.walk(top)):
+            for number in range(len(_changes(node))):
+                yield _changed(module, tree, (tree.body.index(top), place, number))
+
+
+def _changed(module: ModuleType, tree: ast.Module, where: tuple[int, int, int]) -> Mutant:
+    body, place, number = where
+    top = copy.deepcopy(tree.body[body])
+    target = list(ast.walk(top))[place]
+    statement = _statement(top, target)
+    before = _shown(statement, target)
+    _changes(target)[number]()
+    after = _shown(statement, target)
+    changed = ast.Module([*tree.body[:body], top, *tree.body[body + 1 :]], [])
+    code = compile(ast.fix_missing_locations(changed), module.__file__ or "", "exec")
+    return Mutant(module, before, after, code)
 
 
 def _changes(node: ast.AST) -> list[Callable[[], None]]:
@@ -75,8 +88,10 @@ def _changes(node: ast.AST) -> list[Callable[[], None]]:
                 found.append(lambda: setattr(node, "op", swapped()))
         case ast.IfExp():
             found.append(lambda: _swap(node))
-        case ast.UnaryOp(op=ast.USub() | ast.Not()):
-            found.append(lambda: setattr(node, "op", ast.UAdd() if _negative(node) else _BOTH))
+        case ast.UnaryOp(op=ast.USub()):
+            found.append(lambda: setattr(node, "op", ast.UAdd()))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            found.append(lambda: setattr(node, "operand", ast.UnaryOp(ast.Not(), operand)))
         case ast.Constant(value=bool(value)):
             found.append(lambda: setattr(node, "value", not value))
         case ast.Constant(value=int(value)):
@@ -89,13 +104,6 @@ def _changes(node: ast.AST) -> list[Callable[[], None]]:
     return found
 
 
-_BOTH = ast.Not()
-
-
-def _negative(node: ast.UnaryOp) -> bool:
-    return isinstance(node.op, ast.USub)
-
-
 def _swap(node: ast.IfExp) -> None:
     node.body, node.orelse = node.orelse, node.body
 
@@ -106,33 +114,20 @@ def _joins(node: ast.keyword) -> bool:
     )
 
 
-def _in_a_rule(tree: ast.Module, target: ast.AST) -> bool:
-    """In a function, or in a table of the module; a class's fields and what is imported are no rules."""
-    for top in tree.body:
-        if any(each is target for each in ast.walk(top)):
-            return isinstance(top, ast.FunctionDef | ast.Assign | ast.AnnAssign)
-    return False
-
-
-def _statement(tree: ast.Module, target: ast.AST) -> ast.stmt:
+def _statement(top: ast.stmt, target: ast.AST) -> ast.stmt:
     """The smallest that holds the target."""
     holding = [
         each
-        for each in ast.walk(tree)
+        for each in ast.walk(top)
         if isinstance(each, ast.stmt) and any(part is target for part in ast.walk(each))
     ]
     return holding[-1]
 
 
-def _line(tree: ast.Module, target: ast.AST) -> int:
-    return _statement(tree, target).lineno
-
-
-def _shown(tree: ast.Module, target: ast.AST) -> str:
-    shown = target if isinstance(target, ast.expr | ast.keyword) else _statement(tree, target)
-    if isinstance(shown, ast.Constant | ast.Name):
-        shown = _statement(tree, target)
-    return " ".join(ast.unparse(shown).split())[:160]
+def _shown(statement: ast.stmt, target: ast.AST) -> str:
+    small = isinstance(target, ast.expr | ast.keyword)
+    alone = small and not isinstance(target, ast.Constant | ast.Name | ast.UnaryOp)
+    return " ".join(ast.unparse(target if alone else statement).split())
 
 
 @contextmanager
@@ -193,20 +188,31 @@ def _refill(table: dict[object, object], new: object) -> Callable[[], object]:
     return back
 
 
-def survivors(shown: Callable[[str], None] = lambda line: None) -> tuple[int, list[str]]:
+def survivors(
+    module: ModuleType, shown: Callable[[str], None] = lambda line: None
+) -> tuple[int, list[str]]:
     """How many mutants there were, and those that no test noticed."""
     total, alive = 0, []
-    for mutant in mutants():
+    for mutant in mutants(module):
         total += 1
         with living(mutant):
             noticed = notices()
-        if noticed is None:
+        if noticed is None and str(mutant) not in HARMLESS:
             alive.append(str(mutant))
         shown(f"{'killed by ' + noticed if noticed else 'SURVIVED':60} {mutant}")
     return total, alive
 
 
+def main() -> int:
+    found = [survivors(module, print) for module in MODULES]
+    left = [each for _, alive in found for each in alive]
+    print(
+        f"{sum(total for total, _ in found)} mutants, {len(left)} noticed by no test:",
+        *left,
+        sep="\n",
+    )
+    return 1 if left else 0
+
+
 if __name__ == "__main__":
-    count, left = survivors(print)
-    print(f"{count} mutants, {len(left)} noticed by no test")
-    sys.exit(1 if left else 0)
+    sys.exit(main())
