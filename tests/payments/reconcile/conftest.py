@@ -45,7 +45,9 @@ class Stripe:
     begin: datetime
     walker: Walker
 
-    def play(self, *lifecycles: str, seed: int = 1, **faults: object) -> list[str]:
+    def play(
+        self, *lifecycles: str, seed: int = 1, settles_in: str | None = None, **faults: object
+    ) -> list[str]:
         """Lives that begin within an hour; afterwards it is half a year later."""
         payments = [
             {
@@ -54,6 +56,7 @@ class Stripe:
                 "amount_minor": 9_000,
                 "currency": "USD",
                 "lifecycle": each,
+                "settles_in": settles_in,
             }
             for each in lifecycles
         ]

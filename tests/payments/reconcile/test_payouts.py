@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from services.payments.app import create_web
+from services.payments.reconcile.gauges import count
+from shared.db import create_engine, create_sessions
 from shared.settings import Settings
 from tests.conftest import Database
 from tests.payments.reconcile.conftest import Stripe
@@ -22,9 +24,9 @@ LIVES = (
 )
 
 
-def lived(stripe: Stripe, *lives: str) -> list[str]:
+def lived(stripe: Stripe, *lives: str, settles_in: str | None = None) -> list[str]:
     """Lives that are over, half a year ago, all of them delivered to nobody yet."""
-    payments = stripe.play(*lives)
+    payments = stripe.play(*lives, settles_in=settles_in)
     stripe.at(stripe.hands.now - timedelta(days=10))
     return payments
 
@@ -117,6 +119,16 @@ async def test_a_payment_that_differs_by_a_cent_is_named_until_it_agrees(stripe:
     assert all(gap["mended_at"] for gap in gaps)
 
 
+async def test_a_balance_in_another_currency_agrees_by_its_ids(stripe: Stripe) -> None:
+    lived(stripe, *LIVES, settles_in="eur")
+    await stripe.deliver(stripe.events())
+    payout = pay_out(stripe, "eur")
+    itemise(stripe, payout)
+    assert (await stripe.walk()).ok
+    row = await payout_of(stripe, payout)
+    assert (row["verdict"], row["currency"]) == ("agrees", "EUR"), row["detail"]
+
+
 async def test_a_manual_payout_is_said_to_be_not_itemisable(stripe: Stripe) -> None:
     lived(stripe, "card_success")
     await stripe.deliver(stripe.events())
@@ -176,3 +188,23 @@ async def test_payouts_are_shown_over_http(stripe: Stripe, database: Database) -
     known = {str(row["id"]) for row in await stripe.service.rows("SELECT id FROM payment_intents")}
     assert {line["payment_id"] for line in own} == known
     assert missing.status_code == 404
+
+
+async def test_gaps_that_stay_and_payouts_that_differ_are_counted(
+    stripe: Stripe, database: Database
+) -> None:
+    lived(stripe, "card_success")
+    events = stripe.events()
+    await stripe.deliver(events[1:])
+    payout = pay_out(stripe, skew_minor=1)
+    itemise(stripe, payout)
+    await stripe.walk()
+    engine = create_engine(database.url_for("payments"), "payments")
+    counted = await count(create_sessions(engine))
+    await engine.dispose()
+    until = counted.pop("reconciled_until")
+    assert counted == {"open": 1, "mended": 1, "differing": 1, "agreeing": 0}
+    [run] = await stripe.service.rows(
+        "SELECT extract(epoch FROM until) AS until FROM reconcile_runs"
+    )
+    assert until == float(str(run["until"]))
