@@ -149,6 +149,23 @@ async def test_a_declined_card_is_402_and_the_payment_lives_on(shop: Caller) -> 
     assert (await shop.write(f"/payments/{said['payment_id']}/confirm", told)).status_code == 200
 
 
+async def test_a_payment_that_needs_its_customer_says_where_to_go(shop: Caller) -> None:
+    body = adhoc(
+        confirm=True,
+        payment_method="pm_card_threeDSecure2Required",
+        return_url="https://shop.example/back",
+    )
+    asked = await shop.write("/payments", body)
+    assert (asked.status_code, asked.json()["stripe_status"]) == (201, "requires_action")
+    assert asked.json()["client_secret"]
+    assert (await shop.payment(asked.json()["payment_id"]))["status"] == "requires_action"
+    shown = await shop.order(asked.json()["id"])
+    assert "client_secret" not in shown
+    told = {"amount_minor": 9_000, "currency": "EUR"}
+    early = await shop.write(f"/payments/{asked.json()['payment_id']}/confirm", told)
+    assert (early.status_code, early.json()["type"]) == (409, "urn:farebox:problem:payment-state")
+
+
 async def test_a_key_is_needed_and_names_one_request_for_ever(shop: Caller) -> None:
     auth = {"Authorization": f"Bearer {shop.token}"}
     missing = await shop.http.post("/payments", json=adhoc(), headers=auth)
