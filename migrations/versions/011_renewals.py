@@ -28,7 +28,6 @@ def upgrade() -> None:
     _create_known()
     _create_renewals()
     _index_renewals()
-    _index_renewals()
     for table in TABLES:
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON payments.{table} TO payments_app")
     op.execute(REMEMBERED)
@@ -137,9 +136,6 @@ def _create_renewals() -> None:
         ),
         schema="payments",
     )
-
-
-def _index_renewals() -> None:
 
 
 def _index_renewals() -> None:
