@@ -92,7 +92,7 @@ def result(name: str, seen: Seen, bare: float) -> Result:
         ratio=seen.per_second / bare,
         unit="events/s",
         n=BACKLOG,
-        note=f"{BACKLOG:,} raw events waiting, {seen.applied:,} of {seen.payments:,} payments applied and {seen.facts:,}"
+        note=f"{BACKLOG:,} raw events waiting, {seen.applied:,} applied to {seen.payments:,} payments and {seen.facts:,}"
         f" facts staged and acknowledged by Kafka in {seen.seconds:.0f} s by one `payments.app worker`; fsync on,"
         f" everything on this machine; µs of CPU for each event: {cpu}; bare reads, parses and marks the same rows"
         f" {BARE_EVENTS} at a time and folds nothing",

@@ -19,17 +19,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, pace: "Pace") -> None:
         self._pace = pace
-        self._transport: asyncio.WriteTransport | None = None
         self._due = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self.transport: asyncio.Transport | None = None
 
     def send(self, request: bytes, due: float) -> None:
-        assert self._transport is not None
+        assert self.transport is not None
         self._due = due
-        self._transport.write(request)
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._pace.answered(self, data, time.perf_counter() - self._due)
@@ -38,8 +34,8 @@ class Connection(asyncio.Protocol):
         self._pace.failures += 1
 
     def close(self) -> None:
-        assert self._transport is not None
-        self._transport.abort()
+        assert self.transport is not None
+        self.transport.abort()
 
 
 @dataclass
@@ -74,7 +70,8 @@ async def paced(
     pace = Pace()
     loop = asyncio.get_running_loop()
     for _ in range(connections):
-        _, made = await loop.create_connection(lambda: Connection(pace), LOOPBACK, port)
+        transport, made = await loop.create_connection(lambda: Connection(pace), LOOPBACK, port)
+        made.transport = transport
         pace.idle.append(made)
     every = list(pace.idle)
     started, sent = time.perf_counter(), 0
