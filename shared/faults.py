@@ -1,5 +1,6 @@
 """Which faults pass by themselves: those are waited out, the others are the fact's own."""
 
+import asyncpg
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -19,6 +20,9 @@ def is_transient(error: BaseException) -> bool:
             return True
         case DBAPIError(connection_invalidated=True) | OperationalError() | InterfaceError():
             return True
+        case asyncpg.InterfaceError() if not isinstance(error, asyncpg.DataError):
+            # The client's own word, without a code: its connection went away, or it was used wrongly.
+            return "connection" in str(error)
         case DBAPIError():
             return _sqlstate(error).startswith(TRANSIENT_SQLSTATES)
         case _:

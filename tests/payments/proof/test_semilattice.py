@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import reduce
 from random import Random
+from typing import TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,9 +37,10 @@ MINOR = st.integers(0, 3)
 RANKS = st.sampled_from([0, 1, 3, 5, ANSWER_RANK])
 NAMES = st.sampled_from(["a", "b"])
 EVENT = "evt_?"
+T = TypeVar("T")
 
 
-def named(values: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, object]]:
+def named(values: st.SearchStrategy[T]) -> st.SearchStrategy[dict[str, T]]:
     return st.dictionaries(NAMES, values, max_size=2)
 
 
