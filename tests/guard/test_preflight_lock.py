@@ -63,8 +63,8 @@ def test_of_two_jobs_at_once_one_waits_and_one_leaves_and_only_one_migrates(
 ) -> None:
     upgrade(empty_database.url, BEFORE)
     with psycopg.connect(empty_database.url) as storefront:
-        # The first is held in the midst of its run.
-        storefront.execute("LOCK TABLE public.subscriptions IN ACCESS EXCLUSIVE MODE")
+        # A writer: the first is not done before it ends, and yet reads whatever it must.
+        storefront.execute("LOCK TABLE public.subscriptions IN ROW EXCLUSIVE MODE")
         first = job()
         until_one(empty_database.url, LOCKED, LOCK_KEY)
         waiting = job("--lock-wait", "120")
