@@ -31,6 +31,11 @@ MISLEADING = (
     "PYTHONPATH",
 )
 EXIT_FAILED, EXIT_USAGE = 1, 2
+COMMAND = """#!/bin/sh
+# farebox, from any folder.
+venv=$(dirname -- "$(dirname -- "$(readlink -f -- "$0")")")
+PYTHONPATH=$(dirname -- "$venv") exec "$venv/bin/python" -P -m cli "$@"
+"""
 
 
 class CannotInstall(Exception):
@@ -70,20 +75,36 @@ def ensure(root: Path, name: str, environment: Mapping[str, str]) -> bool:
         for stamp in venv.glob("farebox-*.stamp"):
             stamp.unlink()
         install(root, name, environment)
+        write_command(root)
         stamp_of(root, name).write_text(wanted(root, name))
     return True
 
 
 def is_current(root: Path, name: str) -> bool:
     larger = SETS[SETS.index(name) :]
-    return works(root / ".venv") and any(
-        stamp_of(root, each).is_file() and stamp_of(root, each).read_text() == wanted(root, each)
-        for each in larger
+    return (
+        works(root / ".venv")
+        and command_of(root).is_file()
+        and any(
+            stamp_of(root, each).is_file()
+            and stamp_of(root, each).read_text() == wanted(root, each)
+            for each in larger
+        )
     )
 
 
 def stamp_of(root: Path, name: str) -> Path:
     return root / ".venv" / f"farebox-{name}.stamp"
+
+
+def command_of(root: Path) -> Path:
+    return root / ".venv" / "bin" / "farebox"
+
+
+def write_command(root: Path) -> None:
+    """`farebox` beside the venv's Python: an activated `.venv` then knows it."""
+    command_of(root).write_text(COMMAND)
+    command_of(root).chmod(0o755)
 
 
 def wanted(root: Path, name: str) -> str:

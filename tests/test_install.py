@@ -56,6 +56,29 @@ def test_a_second_run_installs_nothing_and_changed_pins_do(
     assert install.ensure(project, "demo", os.environ)
 
 
+def test_the_command_runs_from_any_folder_with_what_it_is_given(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("else where")
+    (elsewhere / "cli").mkdir()
+    (elsewhere / "cli" / "__main__.py").write_text("print('not ours')")
+    (project / "cli").mkdir()
+    (project / "cli" / "__main__.py").write_text("import sys; print(sys.argv[1:])")
+    install.ensure(project, "demo", os.environ)
+    (elsewhere / "farebox").symlink_to(install.command_of(project))
+    said = subprocess.run(
+        [elsewhere / "farebox", "audit", "two words"],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "['audit', 'two words']\n"
+    install.command_of(project).unlink()
+    assert install.ensure(project, "demo", os.environ)
+    assert install.command_of(project).is_file()
+
+
 def test_the_larger_set_serves_for_the_smaller_but_not_the_other_way(project: Path) -> None:
     assert install.ensure(project, "demo", os.environ)
     assert install.ensure(project, "dev", os.environ)
@@ -92,6 +115,7 @@ def test_two_at_once_take_turns_and_the_second_finds_it_done(
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
+        install.write_command(project)
         install.stamp_of(project, "demo").write_text(install.wanted(project, "demo"))
     waiting.join(30)
     assert results == [False]
