@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from cli.arguments import AsJson
 from cli.database import transaction_of
 from cli.edge import current_settings, show
-from shared.auth import SCOPES, ApiKey, create_key
+from shared.api_keys import SCOPES, ApiKey, create_key
 from shared.errors import NotFound
 from shared.settings import Service as ServiceName
 from shared.settings import Settings

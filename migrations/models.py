@@ -8,7 +8,7 @@ import services.payments.orders.models
 import services.payments.reconcile.models
 import services.payments.renewals.models
 import services.pricing.models  # noqa: F401
-import shared.auth
+import shared.api_keys
 import shared.inbox
 import shared.lease
 import shared.outbox

@@ -25,8 +25,8 @@ from cli.stack import StepDisplay, one_line_faults
 from cli.trail import open_trails
 from embedded.processes import interrupt_on_termination
 from embedded.stack import Stack, StackOptions
+from shared.api_keys import SCOPES
 from shared.audit import CheckResult
-from shared.auth import SCOPES
 from shared.settings import Settings
 
 EXIT_INTERRUPTED = 130

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from shared.auth import SCOPES, caller_of
+from shared.api_keys import SCOPES, caller_of
 from shared.db import create_engine, create_sessions
 from shared.errors import Unauthorized
 from tests.cli.conftest import Farebox

@@ -19,7 +19,7 @@ from cli.services import CHECKS
 from embedded.ports import LOOPBACK, free_port
 from embedded.stripe_sandbox import PaymentSpec, play, sign
 from migrations import after
-from shared.auth import create_key
+from shared.api_keys import create_key
 from shared.db import create_engine, create_sessions
 from shared.settings import Settings
 from shared.web import GRACEFUL_SECONDS

@@ -7,7 +7,7 @@ import pytest
 from services.loyalty.app import create_web
 from services.loyalty.domain import lapses_at
 from services.loyalty.handlers import HANDLERS
-from shared.auth import create_key
+from shared.api_keys import create_key
 from shared.consumer import deliver
 from shared.db import Sessions
 from shared.events import NAMESPACE

@@ -14,7 +14,7 @@ import pytest
 from services.payments.app import create_web
 from services.payments.gateway import StripeClient
 from services.payments.orders import work
-from shared.auth import create_key
+from shared.api_keys import create_key
 from shared.db import Sessions, create_engine, create_sessions
 from shared.settings import Settings
 from tests.conftest import Database

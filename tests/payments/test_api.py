@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from services.payments.app import create_web
-from shared.auth import create_key
+from shared.api_keys import create_key
 from shared.db import create_engine, create_sessions
 from shared.events import NAMESPACE, derived_id
 from shared.settings import Settings

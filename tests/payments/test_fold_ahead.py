@@ -160,7 +160,9 @@ async def test_what_cannot_be_understood_ahead_is_parked_alone_in_its_own_batch(
         return translate(body)
 
     monkeypatch.setattr(fold_batch, "translate", stumbling)
-    monkeypatch.setattr(fold, "BATCH_EVENTS", 1)  # halving could not tell it from the event before it
+    monkeypatch.setattr(
+        fold, "BATCH_EVENTS", 1
+    )  # halving could not tell it from the event before it
     await service.receive(lives.events)
     while await folder.run_once():
         pass

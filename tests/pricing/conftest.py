@@ -14,7 +14,7 @@ from services.pricing.app import create_web
 from services.pricing.drafts import ConfigDraft
 from services.pricing.handlers import HANDLERS
 from services.pricing.versions import Publication, create_draft, publish_version
-from shared.auth import SCOPES, create_key
+from shared.api_keys import SCOPES, create_key
 from shared.consumer import deliver
 from shared.db import Sessions, create_engine, create_sessions
 from shared.events import Event, SubscriptionChanged

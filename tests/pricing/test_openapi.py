@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from shared.auth import SCOPES, create_key
+from shared.api_keys import SCOPES, create_key
 from shared.db import Sessions
 from tests.conftest import Database
 from tests.pricing.conftest import Shop, hear_storefront, publish_config

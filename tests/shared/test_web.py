@@ -15,7 +15,8 @@ from fastapi import APIRouter, Depends
 from pydantic import ValidationError
 from sqlalchemy import select, text
 
-from shared.auth import Caller, create_key, require
+from shared.api_keys import Caller, create_key
+from shared.auth import require
 from shared.db import create_engine, create_sessions
 from shared.errors import Conflict
 from shared.events import PaymentChanged

@@ -32,7 +32,8 @@ from services.payments.orders.shapes import (
     PaymentToRefund,
     Status,
 )
-from shared.auth import Caller, require
+from shared.api_keys import Caller
+from shared.auth import require
 from shared.db import raw_pool
 from shared.errors import InvalidInput, NotFound, Unavailable
 from shared.problem import MEDIA_TYPE

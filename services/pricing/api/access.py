@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import Depends
 
 from services.pricing.costs import Why
-from shared.auth import Caller, require
+from shared.api_keys import Caller
+from shared.auth import require
 from shared.web import Now, RequestCause
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embedded.ports import free_port
-from shared.auth import SCOPES, create_key
+from shared.api_keys import SCOPES, create_key
 from shared.db import create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Service

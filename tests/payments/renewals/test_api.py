@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from services.payments.app import create_web, loops
-from shared.auth import create_key
+from shared.api_keys import create_key
 from shared.settings import Settings
 from tests.conftest import Database
 from tests.payments.renewals.conftest import World
