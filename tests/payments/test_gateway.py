@@ -103,6 +103,7 @@ OLD = without(intent(), "amount_received", "amount_capturable", "latest_charge")
         (OLD, 2_000, 0),
         (OLD | {"charges": None}, 2_000, 0),
         (OLD | {"charges": listed(charge(amount_captured=700))}, 700, 0),
+        (OLD | {"charges": listed(charge()), "latest_charge": charge()}, 2_000, 0),
         (OLD | {"charges": listed(charge(paid=False, captured=False))}, 2_000, 0),
         (OLD | {"status": "requires_capture"}, 0, 2_000),
         (OLD | {"status": "requires_source"}, 0, 0),
@@ -192,6 +193,8 @@ def test_what_a_charge_says_was_given_back_is_a_claim_and_moves_nothing(
     assert (tells.claims, tells.refunds) == (claims, {})
     nested = fact(event(intent(charges=listed(charge(**more))))).tells
     assert nested.claims == claims
+    twice = intent(charges=listed(charge(**more)), latest_charge=charge(**more))
+    assert fact(event(twice)).tells.claims == claims
 
 
 def test_a_list_of_refunds_is_believed_only_as_an_answer() -> None:

@@ -187,9 +187,11 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
 
 
 def _charges(intent: shapes.PaymentIntent) -> list[shapes.Charge]:
-    """Those that it shows: all until 2022-11-15, today the latest where that is asked for."""
+    """Those that it shows, each once: all until 2022-11-15, the latest where that is asked for, at times both."""
     latest = intent.latest_charge
-    return [*intent.charges, latest] if isinstance(latest, shapes.Charge) else intent.charges
+    if not isinstance(latest, shapes.Charge):
+        return intent.charges
+    return [*(each for each in intent.charges if each.id != latest.id), latest]
 
 
 def _paid_at(intent: shapes.PaymentIntent) -> int | None:

@@ -12,6 +12,7 @@ from services.payments.reconcile.models import Payout, PayoutLine
 from shared.auth import require
 from shared.errors import InvalidInput, NotFound
 from shared.events import derived_id
+from shared.problem import documented
 from shared.web import Session
 
 DEFAULT_LIMIT = 50
@@ -19,7 +20,11 @@ MAX_LIMIT = 500  # a page that a browser and a log line still carry
 PayoutId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,255}$")]
 PayoutVerdict = Literal["open", "agrees", "differs", "not_itemisable"]
 
-router = APIRouter(tags=["payouts"], dependencies=[Depends(require("payments:read", always=False))])
+router = APIRouter(
+    tags=["payouts"],
+    dependencies=[Depends(require("payments:read", always=False))],
+    responses=documented(401, 403, 404, 422, 503),
+)
 
 
 class PayoutView(BaseModel):
