@@ -1,9 +1,7 @@
 """The whole run through what may happen to it: killed at each stage, the server restarted, a pooler in between."""
 
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +12,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from embedded.ports import free_port
 from embedded.postgres import EmbeddedPostgres
@@ -26,6 +23,7 @@ from migrations.guard.trail import Trail, verify
 from migrations.steps import ROOT, Migrations
 from tests.conftest import Database, own_database
 from tests.guard.conftest import IMPATIENT, Write
+from tests.guard.poolers import pgbouncer
 from tests.migrations import storefront
 from tests.migrations.test_003 import BEFORE, Writer
 from tests.servers import database_parent, make_run_folder
@@ -239,46 +237,8 @@ def test_a_server_that_restarts_mid_run_leaves_a_run_that_is_gone_on_with(
 @pytest.fixture
 def pooler(database: Database, tmp_path: Path) -> Iterator[str]:
     """PgBouncer in transaction mode in front of the test's database."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        pytest.skip("pgbouncer is not installed on this machine")
-    server = make_url(database.url)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    users = tmp_path / "users.txt"
-    users.write_text(f'"{server.username}" ""\n')
-    config = tmp_path / "pgbouncer.ini"
-    config.write_text(
-        f"[databases]\n{database.name} = host=127.0.0.1 port={server.port} user={server.username}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\n"
-        "ignore_startup_parameters = extra_float_digits\n"
-    )
-    for path in (tmp_path, users, config):
-        path.chmod(0o755)
-    # It refuses to be root.
-    as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    process = subprocess.Popen([program, "-q", *as_user, str(config)], stderr=subprocess.DEVNULL)
-    url = server.set(port=port).render_as_string(hide_password=False)
-    try:
-        _until_it_answers(url)
+    with pgbouncer(database.url, "transaction", tmp_path) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _until_it_answers(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            psycopg.connect(url).close()
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            return
 
 
 def test_a_pooler_in_transaction_mode_is_refused(pooler: str, tmp_path: Path) -> None:
