@@ -32,6 +32,10 @@ from shared.settings import Settings
 EPILOG = "exit codes:\n" + "\n".join(
     f"  {int(code):>3}  {said}" for code, said in EXPLAINED.items()
 )
+NEXT = (
+    "next: deploy, look at each /readyz, watch errors and the slowest statements for a day,"
+    " then remove old backups: migrate prune --keep 3"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,6 +139,8 @@ def run(
     with shown(console) as bars:
         show = Show(console.print, bars, bars.count)
         result = Run(plain_url(settings.database_url), chosen, trail, show).go()
+    if result.steps and not chosen.dry_run:
+        console.print(NEXT)
     # Kept elsewhere, it shows later whether lines were cut off the end.
     console.print(f"audit trail {trail.path}, head {trail.head()}")
     if chosen.dry_run:

@@ -63,11 +63,13 @@ def test_it_brings_an_empty_database_to_head_and_may_be_run_again(fresh: Databas
     assert revision(fresh.url) == WANTED_REVISION
     assert "default price version 1 created" in first.stderr
     assert "KAFKA_BOOTSTRAP_SERVERS is not set" in first.stderr
+    assert "remove old backups: migrate prune --keep 3" in " ".join(first.stderr.split())
     again = run("--database-url", fresh.url)
     assert again.returncode == 0
     detailed = run("--database-url", fresh.url, "--detailed-exit-code")
     assert detailed.returncode == ExitCode.NOTHING_TO_DO
     assert "already" in again.stderr
+    assert "next: deploy" not in again.stderr
     with psycopg.connect(fresh.url) as connection:
         found = connection.execute("SELECT count(*) FROM pricing.pricing_configs").fetchone()
     assert found == (1,)
