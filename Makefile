@@ -38,8 +38,8 @@ check: venv-dev  ## lint, format, types, import rules, SQL of the migrations, do
 	@$(RUN) -m migrations.lint
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-bench: venv-dev  ## measure, each beside its bare baseline (ONLY=name for one)
-	@ONLY=$(ONLY) $(RUN) -m bench $(ONLY) $(ARGS)
+bench: venv-dev  ## measure, each beside its bare baseline (ONLY="fold consume" for some)
+	@$(RUN) -m bench $(ONLY) $(ARGS)
 
 events: venv-dev  ## write the contracts' JSON Schemas and AsyncAPI page into docs/events
 	@$(RUN) -m cli.events $(ARGS)
