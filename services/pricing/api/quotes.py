@@ -13,7 +13,7 @@ from services.pricing.api.access import PRICING_READ
 from services.pricing.api.shapes import Input, Instant, Lines, View, box_lines
 from services.pricing.costs import current_prices
 from services.pricing.domain import MAX_AMOUNT_MINOR, Box, cost, place_of, priced_lines
-from services.pricing.drafts import CurrencyCode, DeliveryType, Place
+from services.pricing.fields import CurrencyCode, DeliveryType, Place
 from services.pricing.subscriptions import UnknownAddress
 from services.pricing.versions import version_at
 from shared.events import CostBreakdown

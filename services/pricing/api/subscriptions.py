@@ -23,7 +23,7 @@ from services.pricing.api.shapes import (
     box_lines,
 )
 from services.pricing.domain import CostKind
-from services.pricing.drafts import CurrencyCode, DeliveryType
+from services.pricing.fields import CurrencyCode, DeliveryType
 from services.pricing.subscriptions import (
     Delivery,
     Order,
