@@ -20,7 +20,7 @@ GARBAGE: dict[str, bytes] = {
 }
 TIMED_OUT = 504
 CODES = {409: "idempotency_key_in_use", 429: "rate_limit"}
-NAMED_AS_REQUEST_ERRORS = (409, 429)
+NAMED_AS_REQUEST_ERRORS = (401, 403, 409, 429)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from services.payments.api import router
 from services.payments.gateway import StripeClient, mode_of
 from services.payments.handlers import HANDLERS
 from services.payments.orders import api as orders
-from services.payments.orders import requests, work
+from services.payments.orders import held, requests, work
 from services.payments.reconcile import api as payouts_api
 from services.payments.reconcile import gauges as reconcile_gauges
 from services.payments.reconcile import loop as reconcile
@@ -93,6 +93,7 @@ def raw_loops(settings: Settings, clock: Clock = utc_now) -> Loop:
             group.create_task(every(stop, ASK_IDLE_SECONDS, ask))
             order = partial(work.run_once, pool, client, holder, clock)
             group.create_task(every(stop, ORDER_IDLE_SECONDS, order))
+            group.create_task(every(stop, FORGET_SECONDS, partial(held.try_one_each, pool, clock)))
             forget = partial(requests.forget_once, pool, clock)
             group.create_task(every(stop, FORGET_SECONDS, forget))
 

@@ -24,7 +24,9 @@ COUNTS = text("""
         (SELECT count(*) FROM stripe_orders WHERE status = 'open') AS open,
         -- Stripe's own troubles pass within minutes: after that somebody should look why.
         (SELECT count(*) FROM stripe_orders
-            WHERE status = 'open' AND created_at < now() - interval '1 hour') AS late
+            WHERE status = 'open' AND created_at < now() - interval '1 hour') AS late,
+        (SELECT count(*) FROM stripe_orders WHERE status = 'open' AND failure_code IS NOT NULL)
+            AS held
     FROM payment_intents
 """)
 
@@ -46,6 +48,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         events.labels("waiting").set(row.waiting)
         orders.labels("open").set(row.open)
         orders.labels("late").set(row.late)
+        orders.labels("held").set(row.held)
         return 0
 
     counting = asyncio.create_task(every(stop, COUNT_SECONDS, step))
@@ -63,6 +66,7 @@ class Counts(NamedTuple):
     waiting: int
     open: int
     late: int
+    held: int
 
 
 async def count(sessions: Sessions) -> Counts:

@@ -1,10 +1,10 @@
 """Stripe's door: the only room that knows Stripe's client, its shapes and its names."""
 
 from services.payments.gateway.afterwards import Nothing
+from services.payments.gateway.away import StripeAway, StripeBarred
 from services.payments.gateway.balance import Line, PaidOut, line_of, payout_of
 from services.payments.gateway.client import (
     Delivered,
-    StripeAway,
     StripeClient,
     UnknownToStripe,
     answer_body,
@@ -58,6 +58,7 @@ __all__ = [
     "Seen",
     "SignatureRefused",
     "StripeAway",
+    "StripeBarred",
     "StripeClient",
     "Thin",
     "Understood",

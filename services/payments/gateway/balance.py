@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from services.payments.gateway.client import StripeAway
+from services.payments.gateway.away import StripeAway
 from services.payments.gateway.shapes import BalanceTransaction, Reference, Seconds, SignedAmount
 from shared.money import currency_code, from_stripe
 

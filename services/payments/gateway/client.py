@@ -9,8 +9,9 @@ import orjson
 import stripe
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from services.payments.gateway.away import StripeAway, away, bar_of
 from services.payments.gateway.question import Question, list_of
-from shared.errors import FareboxError, Unavailable
+from shared.errors import FareboxError
 
 # Stripe answers in well under a second; a worker waits no longer than its lease lasts.
 TIMEOUT_SECONDS = 8.0
@@ -28,8 +29,6 @@ ANSWER_TYPES = {
 
 # Stripe keeps events for 30 days; of a busier month the newest this many pages of 100 are read.
 PAGES = 500
-# What Stripe, or a proxy before it, may ask us to wait at most.
-LONGEST_RETRY_AFTER_SECONDS = 3_600
 # Of what was no answer: enough to recognise it.
 SHOWN_CHARACTERS = 80
 # Of one payment's refunds; a payment with more of them than 2,000 is one for an operator.
@@ -38,12 +37,6 @@ PAGE_ITEMS = 100
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # What the webhook endpoint is subscribed to at the least (README, "Stripe").
 SUBSCRIBED = ("payment_intent.", "charge.", "refund.")
-
-
-class StripeAway(Unavailable):
-    """`data` holds `retry_after_seconds` where Stripe said when to come again."""
-
-    title = "Stripe did not answer"
 
 
 class UnknownToStripe(FareboxError):
@@ -141,11 +134,12 @@ class StripeClient:
             )
         except stripe.InvalidRequestError as error:
             # A parameter that names nothing is answered 400.
-            if error.http_status == 404 or error.code == "resource_missing":
+            is_missing = error.http_status == 404 or error.code == "resource_missing"
+            if is_missing and bar_of(error) is None:
                 raise UnknownToStripe(f"Stripe: {error.user_message or error}") from error
-            raise _away(error) from error
+            raise away(error) from error
         except stripe.StripeError as error:
-            raise _away(error) from error
+            raise away(error) from error
         except UnicodeDecodeError as error:
             raise StripeAway("Stripe answered with no text") from error
         body: str = response.body
@@ -185,18 +179,10 @@ class StripeClient:
                 **after,
             )
         except stripe.StripeError as error:
-            raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
+            raise away(error) from error
         except UnicodeDecodeError as error:
             raise StripeAway("Stripe answered with no text") from error
         return _page(EventPage, response.body)
-
-
-def _away(error: stripe.StripeError) -> StripeAway:
-    detail = f"Stripe: {error.user_message or repr(error)}"
-    said = (error.headers or {}).get("retry-after", "")
-    if said.isascii() and said.isdecimal():
-        return StripeAway(detail, retry_after_seconds=min(int(said), LONGEST_RETRY_AFTER_SECONDS))
-    return StripeAway(detail)
 
 
 def _page(shape: type[Page], body: str | bytes) -> Page:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import orjson
 import stripe
 
-from services.payments.gateway.client import StripeAway, StripeClient
+from services.payments.gateway.away import StripeAway, away, bar_of
+from services.payments.gateway.client import StripeClient
 
 # Somebody else is at work with the same key or on the same object: what came of it is not known yet.
 BUSY = 409
@@ -40,17 +41,18 @@ async def do(
 ) -> Done | Refused:
     """POST `parameters` (form-encoded by stripe-python) under the idempotency key `key`.
 
-    Raises StripeAway where the outcome is not known, or nothing was decided: asking again with the same key is right.
+    Raises StripeAway where the outcome is not known, or nothing was decided: asking again with the same key is right;
+    StripeBarred where it is of no use before somebody has mended what is in the way.
     """
     try:
         body = await client.post(path, parameters, key, account)
         told = orjson.loads(body)
     except (stripe.CardError, stripe.InvalidRequestError) as error:
-        if error.http_status == BUSY:
-            raise StripeAway(f"Stripe: {error.user_message or error}") from error
+        if error.http_status == BUSY or bar_of(error) is not None:
+            raise away(error) from error
         return _refused(error)
     except stripe.StripeError as error:
-        raise StripeAway(f"Stripe: {error.user_message or error!r}") from error
+        raise away(error) from error
     except (UnicodeDecodeError, orjson.JSONDecodeError) as error:
         raise StripeAway("Stripe answered with no JSON") from error
     if not isinstance(told, dict) or not isinstance(told.get("id"), str):

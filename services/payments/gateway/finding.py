@@ -8,11 +8,11 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from services.payments.gateway.away import StripeAway
 from services.payments.gateway.client import (
     PAGE_ITEMS,
     PAGES,
     Item,
-    StripeAway,
     StripeClient,
     UnknownToStripe,
 )

@@ -7,12 +7,8 @@ from typing import Literal
 
 import orjson
 
-from services.payments.gateway.client import (
-    PAGE_ITEMS,
-    StripeAway,
-    StripeClient,
-    answer_body,
-)
+from services.payments.gateway.away import StripeAway
+from services.payments.gateway.client import PAGE_ITEMS, StripeClient, answer_body
 from services.payments.gateway.envelope import NotAnEvent, open_envelope
 from services.payments.gateway.question import Question
 

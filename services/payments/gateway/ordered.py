@@ -8,7 +8,7 @@ import orjson
 import stripe
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from services.payments.gateway.client import StripeAway
+from services.payments.gateway.away import StripeAway
 from services.payments.gateway.doing import Done, Refused
 from shared.events import derived_id
 

@@ -99,9 +99,8 @@ async def _ask(desk: Desk, claimed: work.Claimed) -> Done | Refused:
 
 async def _leave(desk: Desk, keyed: Keyed, claimed: work.Claimed, away: StripeAway) -> Answer:
     """What Stripe has done is not known: the worker finds it out."""
-    logger.warning("order stays open", order_id=str(claimed.id), error=away.detail)
     async with desk.pool.acquire() as connection, connection.transaction():
-        await work.postpone(connection, claimed, away.detail, desk.clock())
+        await work.put_off(connection, claimed, away, desk.clock())
         await requests.let_go(connection, keyed, desk.clock())
         return await _answer(connection, claimed.id)
 

@@ -115,7 +115,10 @@ class PaymentToRefund(Asked):
 
 
 class OrderView(BaseModel):
-    """`open`: Stripe has not answered yet and is asked again; `refused`: see failure_code and detail."""
+    """`open`: Stripe has not answered yet and is asked again; with a failure_code, it does not listen before that is mended.
+
+    `refused`: see failure_code and detail.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -4,7 +4,7 @@ A crash anywhere leaves an open order, which is asked again under the same key.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from services.payments.gateway import (
     Lost,
     Refused,
     StripeAway,
+    StripeBarred,
     StripeClient,
     amount_of,
     do,
@@ -25,6 +26,7 @@ from services.payments.gateway import (
     ordered_body,
     told_of,
 )
+from services.payments.orders import held
 from services.payments.store import Arrival, insert
 from shared import lease, log
 from shared.clock import Clock
@@ -39,6 +41,7 @@ BATCH_ORDERS = 20
 HELD = timedelta(seconds=90)
 # Stripe forgets a key after 24 hours: from then on the same request would be done once more.
 KEY_LIVES = timedelta(hours=23)
+KEYS_FORGOTTEN = timedelta(hours=24)
 # Whoever confirmed a payment waits no longer than this, and is not to be charged after that.
 CONFIRMATION_LIVES = timedelta(hours=1)
 BACKOFF = (
@@ -53,14 +56,15 @@ BACKOFF = (
 CLAIM = """
 UPDATE stripe_orders o
 SET ask_after = $1::timestamptz + $2::interval, attempts = o.attempts + 1,
-    first_asked_at = coalesce(o.first_asked_at, $1)
+    first_asked_at = coalesce(o.first_asked_at, $1), failure_code = NULL
 FROM (
-    SELECT id, first_asked_at FROM stripe_orders WHERE status = 'open' AND ask_after <= $1
+    SELECT id, first_asked_at, failure_code FROM stripe_orders WHERE status = 'open' AND ask_after <= $1
     ORDER BY ask_after LIMIT $3 FOR UPDATE SKIP LOCKED
 ) due
 WHERE o.id = due.id
 RETURNING o.id, o.kind, o.parameters::text AS parameters, o.stripe_payment_id, o.account,
-    o.currency, o.amount_minor, o.attempts, o.first_asked_at, due.first_asked_at IS NOT NULL AS asked_before, o.traceparent
+    o.currency, o.amount_minor, o.attempts, o.first_asked_at, due.first_asked_at IS NOT NULL AS asked_before, o.traceparent,
+    due.failure_code AS held_by
 """
 MODE = "SELECT livemode FROM payment_intents WHERE stripe_id = $1"
 END = """
@@ -70,7 +74,8 @@ UPDATE stripe_orders SET status = $2, ended_at = $3, stripe_object_id = $4,
 WHERE id = $1 AND status = 'open'
 """
 POSTPONE = """
-UPDATE stripe_orders SET last_error = $2, ask_after = $3 WHERE id = $1 AND status = 'open'
+UPDATE stripe_orders SET last_error = $2, ask_after = $3, failure_code = NULL
+WHERE id = $1 AND status = 'open'
 """
 
 logger = log.get("orders")
@@ -91,6 +96,7 @@ class Claimed:
     first_asked_at: datetime
     asked_before: bool
     traceparent: str | None
+    held_by: str | None = None  # why Stripe did not listen the last time, see held.py
 
     @property
     def path(self) -> str:
@@ -140,19 +146,19 @@ async def _carry_out(
         outcome = await ask(client, order, clock())
         async with pool.acquire() as connection, connection.transaction():
             await settle(connection, order, outcome, clock())
-    except StripeAway as away:
-        why = away.detail
-        logger.warning("order stays open", order_id=str(order.id), error=why)
+        await held.follow(pool, order.held_by, order.account, clock())
+    except StripeAway as error:
+        away = error
     except Exception as error:
         if is_transient(error):
             raise
         # One order's fault is not the others': it waits, and an operator is told.
-        why = repr(error)
-        logger.error("order cannot be carried out", order_id=str(order.id), error=why)
+        away = StripeAway(repr(error))
+        logger.error("order cannot be carried out", order_id=str(order.id), error=away.detail)
     else:
         return True
     async with pool.acquire() as connection:
-        await postpone(connection, order, why, clock())
+        await put_off(connection, order, away, clock())
     return False
 
 
@@ -165,9 +171,20 @@ async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Ref
     if order.kind == "confirm" and (refused := await _told_otherwise(client, order)):
         return refused
     key = f"farebox-{order.id}"
-    outcome = await do(client, order.path, order.parameters, key, order.account)
+    try:
+        outcome = await do(client, order.path, order.parameters, key, order.account)
+    except StripeBarred as barred:
+        if barred.bar != "idempotency_error" or (used := await _used(client, order)) is None:
+            raise
+        return used
     told_of(outcome)
     return outcome
+
+
+async def _used(client: StripeClient, order: Claimed) -> Done | Refused | None:
+    """What an order's key was used for before, with other parameters: by a database that was restored since, mostly."""
+    lost = _lost(order)
+    return await find(client, replace(lost, asked_at=lost.asked_at - KEYS_FORGOTTEN))
 
 
 def _lost(order: Claimed) -> Lost:
@@ -226,7 +243,14 @@ async def settle(
     return True
 
 
-async def postpone(connection: asyncpg.Connection, order: Claimed, why: str, at: datetime) -> None:
-    """The outcome is not known: the order stays open and is asked again."""
+async def put_off(
+    connection: asyncpg.Connection, order: Claimed, away: StripeAway, at: datetime
+) -> None:
+    """The outcome is not known, or Stripe does not listen: the order stays open and is asked again."""
+    if isinstance(away, StripeBarred):
+        was = (order.asked_before, order.held_by)
+        await held.hold(connection, order.id, away, was, at)
+        return
+    logger.warning("order stays open", order_id=str(order.id), error=away.detail)
     wait = BACKOFF[min(order.attempts, len(BACKOFF)) - 1]
-    await connection.execute(POSTPONE, order.id, why, at + wait)
+    await connection.execute(POSTPONE, order.id, away.detail, at + wait)

@@ -1,0 +1,56 @@
+"""Stripe did not answer, or would not listen: what is known of why."""
+
+from typing import Literal
+
+import stripe
+
+from shared.errors import Unavailable
+
+# What Stripe, or a proxy before it, may ask us to wait at most.
+LONGEST_RETRY_AFTER_SECONDS = 3_600
+# What Stripe says of an object of live mode to a key of test mode, and the other way round.
+OF_THE_OTHER_MODE = "a similar object exists in"
+Bar = Literal["api_key_refused", "permission_refused", "wrong_mode", "idempotency_error"]
+
+
+class StripeAway(Unavailable):
+    """`data` holds `retry_after_seconds` where Stripe said when to come again."""
+
+    title = "Stripe did not answer"
+
+
+class StripeBarred(StripeAway):
+    """Stripe did nothing, and will not before somebody has mended what is in the way."""
+
+    title = "Stripe does not listen"
+
+    def __init__(self, detail: str, bar: Bar) -> None:
+        super().__init__(detail)
+        self.bar: Bar = bar
+
+
+def away(error: stripe.StripeError) -> StripeAway:
+    """What `error` is to somebody whose request it does not decide."""
+    detail = f"Stripe: {error.user_message or repr(error)}"
+    bar = bar_of(error)
+    if bar is not None:
+        return StripeBarred(detail, bar)
+    said = (error.headers or {}).get("retry-after", "")
+    if said.isascii() and said.isdecimal():
+        return StripeAway(detail, retry_after_seconds=min(int(said), LONGEST_RETRY_AFTER_SECONDS))
+    return StripeAway(detail)
+
+
+def bar_of(error: stripe.StripeError) -> Bar | None:
+    """None for whatever passes by itself, and for what Stripe refuses for the request's own sake."""
+    match error:
+        case stripe.AuthenticationError():
+            return "api_key_refused"
+        case stripe.PermissionError():
+            return "permission_refused"
+        case stripe.IdempotencyError():
+            return "idempotency_error"
+        case stripe.InvalidRequestError() if OF_THE_OTHER_MODE in (error.user_message or ""):
+            return "wrong_mode"
+        case _:
+            return None
