@@ -138,6 +138,10 @@ class CostBreakdown(BaseModel):
     tax_rate: Decimal
     tax_minor: int
     total_minor: int
+    # The versions it is composed of, in order; what was said before there were cohorts names one: price_version.
+    price_versions: tuple[int, ...] = ()
+    tax_inclusive: bool = False  # the prices include the tax: taxable + tax is what they add up to
+    rounding_minor: int = 0  # to what can be paid: dinars in tens of fils, ariary whole
 
 
 class SubscriptionCostChanged(CustomerEvent):

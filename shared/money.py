@@ -1,17 +1,32 @@
 """Money is an int of minor units and an ISO 4217 code; this is the one place that rounds."""
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 
 from iso4217 import Currency
 
 from shared.errors import InvalidInput, UnknownCurrency
 
 # Fund codes and metals have no minor unit; nobody is billed in them.
-EXPONENTS: dict[str, int] = {c.code: c.exponent for c in Currency if c.exponent is not None}
+CURRENT: dict[str, int] = {c.code: c.exponent for c in Currency if c.exponent is not None}
+
+# What ISO 4217 has withdrawn since 2011, and STD, which is Stripe's for São Tomé to this day: payments made in
+# them are still refunded and disputed, new prices are not.
+RETIRED = {
+    **{code: 2 for code in ("ANG", "BGN", "CUC", "EEK", "HRK", "LTL", "LVL", "MRO", "SLL", "STD")},
+    **{code: 2 for code in ("VEF", "ZMK", "ZWL")},
+    "BYR": 0,
+}
+EXPONENTS = CURRENT | {code: places for code, places in RETIRED.items() if code not in CURRENT}
 
 # Where Stripe counts otherwise than ISO 4217: krónur and shillings, which have no parts, in hundredths;
 # ariary, which have (fifths, written as hundredths), whole (docs.stripe.com/currencies).
 STRIPE_EXPONENTS = {"ISK": 2, "UGX": 2, "MGA": 0}
+
+# What an amount must be a multiple of to be paid at all: Stripe takes three-decimal currencies in tens of the
+# minor unit, and ariary whole.
+PAYABLE_STEPS = {"BHD": 10, "JOD": 10, "KWD": 10, "OMR": 10, "TND": 10, "MGA": 100}
 
 
 def currency_code(text: str) -> str:
@@ -32,6 +47,37 @@ def exponent(currency: str) -> int:
 def round_minor(amount: Decimal) -> int:
     """A document line in whole minor units: half-even, once per line."""
     return int(amount.quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+
+
+def payable_step(currency: str) -> int:
+    """The smallest amount that can be paid, in minor units: 10 fils of a dinar, one cent of a dollar."""
+    return PAYABLE_STEPS.get(currency, 1)
+
+
+def round_payable(amount_minor: int, currency: str) -> int:
+    """What a document asks for: the nearest amount that can be paid, half-even as its lines."""
+    step = payable_step(currency)
+    return round_minor(Decimal(amount_minor) / step) * step
+
+
+def spread_minor(total_minor: int, weights: Sequence[int]) -> list[int]:
+    """`total_minor` over lines in proportion to `weights`, some of which may be negative.  They add up to it.
+
+    Each line is rounded down; the units that are left go one by one to the largest remainders, the earlier
+    line first where two are equal.  Raises ValueError where the weights add up to nothing and the total does not.
+    """
+    whole = sum(weights)
+    if whole == 0:
+        if total_minor:
+            raise ValueError(f"{total_minor} cannot be spread over weights that add up to 0")
+        return [0] * len(weights)
+    exact = [Fraction(total_minor * weight, whole) for weight in weights]
+    shares = [share.numerator // share.denominator for share in exact]
+    left = total_minor - sum(shares)
+    by_remainder = sorted(range(len(weights)), key=lambda n: shares[n] - exact[n])
+    for n in by_remainder[:left]:
+        shares[n] += 1
+    return shares
 
 
 def format_minor(amount_minor: int, currency: str) -> str:

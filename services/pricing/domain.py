@@ -4,14 +4,15 @@
     fee      = subtotal × admin percentage
     taxable  = subtotal + fee + delivery − loyalty discount, not below zero
     tax      = taxable × rate of the delivery address's place
-    total    = taxable + tax
+    total    = taxable + tax, and a rounding line where a currency cannot be paid to the minor unit
 
-Each line is rounded once, half-even, and is a whole number of minor units: the lines add up to the total.
+Where prices include the tax, gross is what is called taxable above; tax = gross × rate / (1 + rate) is taken out
+of it, taxable = gross − tax, and the total is gross.  Each line is rounded once, half-even, and is a whole number of minor units: the lines add up to the total.
 """
 
 import calendar
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal, assert_never
@@ -25,13 +26,13 @@ from shared.events import (
     SubscriptionStatus,
     VariantLine,
 )
-from shared.money import round_minor
+from shared.money import round_minor, round_payable
 
 # The largest integer that every JSON reader holds exactly; PostgreSQL's bigint is far above it.
 MAX_AMOUNT_MINOR = 2**53 - 1
 
 Action = Literal["pause", "resume", "cancel"]
-CostKind = Literal["created", "variants", "delivery", "config", "discount"]
+CostKind = Literal["created", "variants", "delivery", "config", "discount", "revert"]
 
 
 class NoDeliveryCost(InvalidInput):
@@ -60,11 +61,14 @@ class NotInThisState(Conflict):
 
 @dataclass(frozen=True)
 class Terms:
-    """What an administrator decides: one version's percentage, delivery costs and tax rates."""
+    """What an administrator decides: percentage, delivery costs, taxes and prices, of one version or several."""
 
     admin_percentage: Decimal  # 10 is 10 %
     delivery_cost_minor: Mapping[str, Mapping[str, int]]  # currency -> delivery type -> cost
     tax_rates: Mapping[str, Decimal]  # place -> fraction: 0.19 is 19 %
+    tax_inclusive: frozenset[str] = frozenset()  # places whose prices include the tax
+    # currency -> variant -> unit price; a variant that is missing costs what the storefront's catalogue says
+    variant_prices: Mapping[str, Mapping[UUID, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Box:
     loyalty_discount_minor: int = 0
 
 
-def cost(terms: Terms, box: Box) -> CostBreakdown:
-    """What one billing interval of `box` costs under `terms`.
+def cost(terms: Terms, box: Box, price_versions: tuple[int, ...] = ()) -> CostBreakdown:
+    """What one billing interval of `box` costs under `terms`, which those versions make up.
 
     Raises NoDeliveryCost, NoTaxRate, DiscountBelowZero, AmountTooLarge.
     """
@@ -87,10 +91,13 @@ def cost(terms: Terms, box: Box) -> CostBreakdown:
         raise DiscountBelowZero(f"the loyalty discount is {box.loyalty_discount_minor}")
     delivery = delivery_cost(terms, box.currency, box.delivery_type)
     rate = tax_rate(terms, box.place)
+    inclusive = tax_included(terms, box.place)
     subtotal = _billable(sum(line.unit_price_minor * line.quantity for line in box.variants))
     fee = round_minor(subtotal * terms.admin_percentage / 100)
-    taxable = _billable(max(0, subtotal + fee + delivery - box.loyalty_discount_minor))
-    tax = round_minor(taxable * rate)
+    due = _billable(max(0, subtotal + fee + delivery - box.loyalty_discount_minor))
+    tax = round_minor(due * rate / (1 + rate)) if inclusive else round_minor(due * rate)
+    taxable = due - tax if inclusive else due
+    total = _billable(round_payable(taxable + tax, box.currency))
     return CostBreakdown(
         currency=box.currency,
         variants=box.variants,
@@ -104,7 +111,10 @@ def cost(terms: Terms, box: Box) -> CostBreakdown:
         place=box.place,
         tax_rate=rate,
         tax_minor=tax,
-        total_minor=_billable(taxable + tax),
+        total_minor=total,
+        price_versions=price_versions,
+        tax_inclusive=inclusive,
+        rounding_minor=total - taxable - tax,
     )
 
 
@@ -128,15 +138,19 @@ def delivery_cost(terms: Terms, currency: str, delivery_type: str) -> int:
 
 def tax_rate(terms: Terms, place: str) -> Decimal:
     """The rate of `place`, or of its country where the region has none of its own."""
-    country = place.partition("-")[0]
-    for candidate in (place, country):
+    for candidate in _wider(place):
         if candidate in terms.tax_rates:
             return terms.tax_rates[candidate]
-    choice = place if place == country else f"{place} or {country}"
+    choice = " or ".join(dict.fromkeys(_wider(place)))
     raise NoTaxRate(
         f"no tax rate is configured for {choice}; publish a configuration that has it (0 for untaxed)",
         place=place,
     )
+
+
+def tax_included(terms: Terms, place: str) -> bool:
+    """Whether prices in `place` include its tax: it is listed, or its country is."""
+    return not terms.tax_inclusive.isdisjoint(_wider(place))
 
 
 def place_of(country: str, region: str | None) -> str:
@@ -145,7 +159,7 @@ def place_of(country: str, region: str | None) -> str:
 
 
 def priced_lines(
-    lines: tuple[BoxLine, ...], prices: Mapping[UUID, int], currency: str
+    lines: Iterable[BoxLine], prices: Mapping[UUID, int], currency: str
 ) -> tuple[VariantLine, ...]:
     """Lines at the unit price they carry, else at the current price in `prices`.
 
@@ -157,6 +171,21 @@ def priced_lines(
             quantity=line.quantity,
             unit_price_minor=_unit_price(line, prices, currency),
         )
+        for line in lines
+    )
+
+
+def offered(terms: Terms, catalogue: Mapping[UUID, int], currency: str) -> Mapping[UUID, int]:
+    """What variants sell for to whoever `terms` are for: their price, else the catalogue's."""
+    return {**catalogue, **terms.variant_prices.get(currency, {})}
+
+
+def moved_lines(lines: Iterable[BoxLine], named: Mapping[UUID, int]) -> tuple[BoxLine, ...]:
+    """Lines as a version leaves them that names these prices: others keep the price they carry."""
+    return tuple(
+        line.model_copy(update={"unit_price_minor": named[line.variant_id]})
+        if line.variant_id in named
+        else line
         for line in lines
     )
 
@@ -218,6 +247,11 @@ def plain(number: Decimal) -> Decimal:
     """`10.0000` as `10`, `0.190000` as `0.19`: one way to write a number, whoever stored it."""
     whole, _, fraction = f"{number:f}".partition(".")
     return Decimal(f"{whole}.{fraction.rstrip('0')}".rstrip("."))
+
+
+def _wider(place: str) -> tuple[str, str]:
+    """A place and its country, which may be the same."""
+    return place, place.partition("-")[0]
 
 
 def _cents(breakdown: CostBreakdown) -> dict[str, object]:

@@ -23,6 +23,7 @@ from services.pricing.domain import (
     priced_lines,
 )
 from shared.events import BillingInterval, BoxLine, CostBreakdown, VariantLine
+from shared.money import payable_step
 
 COFFEE = UUID(int=1)
 TEA = UUID(int=2)
@@ -71,7 +72,10 @@ def box(
         (box((1, 15), delivery="pickup", place="KW"), (15, 2, 0, 17, 0, 17)),
         # the minor unit of yen is the yen; a dinar has a thousand fils
         (box((3, 980), currency="JPY", place="JP"), (2_940, 294, 600, 3_834, 383, 4_217)),
-        (box((1, 12_345), currency="KWD", place="KW"), (12_345, 1_234, 1_500, 15_079, 0, 15_079)),
+        # and is paid in tens of them: the total is rounded, its lines are not
+        (box((1, 12_345), currency="KWD", place="KW"), (12_345, 1_234, 1_500, 15_079, 0, 15_080)),
+        (box((1, 12_341), currency="KWD", place="KW"), (12_341, 1_234, 1_500, 15_075, 0, 15_080)),
+        (box((1, 12_331), currency="KWD", place="KW"), (12_331, 1_233, 1_500, 15_064, 0, 15_060)),
         # a discount is taken before tax, and never below zero
         (box((1, 1_000), discount=600, place="DE"), (1_000, 100, 500, 1_000, 190, 1_190)),
         (box((1, 1_000), discount=1_600, place="DE"), (1_000, 100, 500, 0, 0, 0)),
@@ -92,6 +96,7 @@ def test_a_box_costs_what_the_rule_says(
         c.tax_minor,
         c.total_minor,
     )
+    assert c.total_minor == c.taxable_minor + c.tax_minor + c.rounding_minor
     assert (c.currency, c.variants, c.delivery_type) == (
         what.currency,
         what.variants,
@@ -162,7 +167,10 @@ def test_no_cent_is_lost_and_none_appears(
     assert c.subtotal_minor == sum(quantity * price for quantity, price in lines)
     lines_sum = c.subtotal_minor + c.fee_minor + c.delivery_minor - c.loyalty_discount_minor
     assert c.taxable_minor == max(0, lines_sum)
-    assert c.total_minor == c.taxable_minor + c.tax_minor
+    assert c.total_minor == c.taxable_minor + c.tax_minor + c.rounding_minor
+    assert c.total_minor % payable_step(currency) == 0
+    assert abs(c.rounding_minor) * 2 <= payable_step(currency)
+    assert currency == "KWD" or not c.rounding_minor
     assert abs(c.fee_minor - c.subtotal_minor * percentage / 100) <= Decimal("0.5")
     assert abs(c.tax_minor - c.taxable_minor * rate) <= Decimal("0.5")
     assert min(c.fee_minor, c.taxable_minor, c.tax_minor, c.total_minor) >= 0
