@@ -14,8 +14,8 @@ CURRENT: dict[str, int] = {c.code: c.exponent for c in Currency if c.exponent is
 # What ISO 4217 has withdrawn since 2011, and STD, which is Stripe's for São Tomé to this day: payments made in
 # them are still refunded and disputed, new prices are not.
 RETIRED = {
-    **{code: 2 for code in ("ANG", "BGN", "CUC", "EEK", "HRK", "LTL", "LVL", "MRO", "SLL", "STD")},
-    **{code: 2 for code in ("VEF", "ZMK", "ZWL")},
+    **dict.fromkeys(("ANG", "BGN", "CUC", "EEK", "HRK", "LTL", "LVL", "MRO", "SLL", "STD"), 2),
+    **dict.fromkeys(("VEF", "ZMK", "ZWL"), 2),
     "BYR": 0,
 }
 EXPONENTS = CURRENT | {code: places for code, places in RETIRED.items() if code not in CURRENT}

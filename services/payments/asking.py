@@ -48,6 +48,7 @@ WHERE id = $1 AND phase = $2 AND second = $3
 POSTPONE = """
 UPDATE stripe_questions SET attempts = attempts + 1, last_error = $2, ask_after = $3 WHERE id = $1
 """
+LATER = "UPDATE stripe_questions SET ask_after = $1 WHERE answered_at IS NULL AND ask_after < $1"
 # The thin events that led here are done; whoever waits for a charge or a payment is released by the fold.
 FETCHED = """
 UPDATE stripe_events
@@ -101,16 +102,27 @@ async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock:
         try:
             body = answer_body(question, await client.ask(question), clock())
         except StripeAway as away:
-            wait = BACKOFF[min(row["attempts"], len(BACKOFF) - 1)]
             logger.warning("stripe did not answer", subject=question.subject, error=away.detail)
-            await pool.execute(POSTPONE, row["id"], away.detail, clock() + wait)
-            continue
+            await _postpone(pool, row, away, clock())
+            return answered
         except UnknownToStripe as unknown:
             await _give_up(pool, row["id"], question, unknown.detail, clock())
         else:
             await _store(pool, row["id"], question, body, clock())
         answered += 1
     return answered
+
+
+async def _postpone(
+    pool: asyncpg.Pool, row: asyncpg.Record, away: StripeAway, now: datetime
+) -> None:
+    """Whoever is away for one question is so for all of them: none is asked before Stripe said so."""
+    said = away.data.get("retry_after_seconds")
+    rest = timedelta(seconds=said if isinstance(said, int) else 0)
+    wait = BACKOFF[min(row["attempts"], len(BACKOFF) - 1)]
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(POSTPONE, row["id"], away.detail, now + max(wait, rest))
+        await connection.execute(LATER, now + max(BACKOFF[0], rest))
 
 
 async def tidy_once(pool: asyncpg.Pool) -> int:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, WithJson
 
 from services.pricing.domain import MAX_AMOUNT_MINOR, plain
 from shared.errors import UnknownCurrency
-from shared.money import currency_code
+from shared.money import CURRENT, currency_code
 
 ADMIN_PERCENTAGE_MIN = Decimal("0.1")
 ADMIN_PERCENTAGE_MAX = Decimal(50)
@@ -49,6 +49,8 @@ def _currency(text: str) -> str:
         raise ValueError(error.detail) from error
     if text != code:
         raise ValueError(f"write the currency as {code}")
+    if code not in CURRENT:
+        raise ValueError(f"{code} is no longer a currency; nothing new is priced in it")
     return code
 
 

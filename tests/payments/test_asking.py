@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 
@@ -15,9 +14,9 @@ from services.payments.rebuild import rebuild
 from shared.db import create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Hands, Service
-from tests.sandbox.conftest import START, RunningSandbox, process, sandbox
+from tests.sandbox.conftest import PLAIN, START, RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 MONEY = (
     "status",
@@ -50,11 +49,17 @@ async def rebuilds_alike(service: Service, database: Database) -> AsyncIterator[
 
 def events_of(sandbox: RunningSandbox, stripe_id: str) -> list[Event]:
     """A payment's events, the oldest first, as Stripe's list gives them."""
+    return [
+        event for event in all_events(sandbox) if stripe_id in named_by(event["data"]["object"])
+    ]
+
+
+def all_events(sandbox: RunningSandbox) -> list[Event]:
     found: list[Event] = []
     params: dict[str, str | int] = {"limit": PAGE_ITEMS}
     has_more = True
     while has_more:
-        listed = httpx.get(
+        listed = PLAIN.get(
             f"{sandbox.url}/v1/events",
             params=params,
             headers={"Authorization": "Bearer sk_test_x"},
@@ -63,7 +68,7 @@ def events_of(sandbox: RunningSandbox, stripe_id: str) -> list[Event]:
         found += page["data"]
         has_more = page["has_more"]
         params["starting_after"] = found[-1]["id"]
-    return [event for event in reversed(found) if stripe_id in named_by(event["data"]["object"])]
+    return found[::-1]
 
 
 def named_by(content: Event) -> tuple[object, ...]:
@@ -239,6 +244,25 @@ async def test_while_stripe_is_away_the_question_waits(
     hands.later(5)
     assert await service.ask_all(client) >= 1
     await assert_true(service, sandbox, stripe_id)
+
+
+async def test_who_is_told_to_come_later_asks_nothing_else_before(
+    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
+) -> None:
+    sandbox.play("full_refund", "full_refund", seed=3)
+    for event in all_events(sandbox):
+        if event["type"].startswith("refund."):
+            await service.receive([event])
+    await service.fold_all()
+    hands.later(61)
+    sandbox.control("POST", "outage", {"status": 429, "count": 1, "retry_after_seconds": 30})
+    assert await service.ask_all(client) == 0
+    questions = await service.rows("SELECT attempts, ask_after FROM stripe_questions")
+    assert sorted(question["attempts"] for question in questions) == [0, 1]
+    hands.later(29)
+    assert await service.ask_all(client) == 0
+    hands.later(2)
+    assert await service.ask_all(client) == 2
 
 
 async def test_what_stripe_does_not_know_is_parked_for_an_operator(

@@ -148,6 +148,13 @@ def test_our_own_metadata_stays() -> None:
     assert left["data"]["object"]["metadata"] == {"user_id": str(USER), "farebox_order": "o-1"}
 
 
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, 7, None])
+def test_an_object_that_is_no_kind_of_thing_keeps_its_head(kind: object) -> None:
+    event = {"id": "evt_1", "object": "event", "type": "x", "created": 1, "livemode": False}
+    left = redact(orjson.dumps(event | {"data": {"object": {"object": kind, "name": "Ada"}}}))
+    assert orjson.loads(left)["data"] == {"object": {"object": kind}}
+
+
 def test_of_what_was_never_understood_only_the_head_stays() -> None:
     strange = event(intent(**PERSON, currency="zzz"))
     assert orjson.loads(redact(strange))["data"]["object"] == {

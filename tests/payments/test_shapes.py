@@ -178,6 +178,29 @@ def test_the_issuers_own_reason_stands_beside_the_code() -> None:
     assert state(fact(event(intent(last_payment_error=error))).tells).decline_code is None
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        intent(
+            last_payment_error={"code": "x", "payment_method": "pm_1"},
+            status="requires_payment_method",
+        ),
+        intent(
+            last_payment_error={"code": "x", "source": "src_1"}, status="requires_payment_method"
+        ),
+        charge(source="src_1"),
+        intent(metadata={"user_id": USER, "boxes": 3, "note": None}),
+    ],
+)
+def test_an_id_in_place_of_a_detail_parks_no_money(shape: Json) -> None:
+    read = fact(event(shape)).tells
+    whole = {"last_payment_error": {"code": "x"}} if shape.get("last_payment_error") else {}
+    plain = without(shape, "source") | whole
+    told = shape.get("metadata", {})
+    plain["metadata"] = {name: each for name, each in told.items() if isinstance(each, str)}
+    assert encode(read) == encode(fact(event(plain)).tells)
+
+
 REVIEW = {
     "object": "review",
     "id": "prv_1",

@@ -27,7 +27,7 @@ HEAD = ("id", "object", "type", "created", "livemode", "account", "context", "ap
 RELATED = ("id", "type", "url")
 # Of an object that nothing is read from: what it was.
 NAMED = ("id", "object")
-SHAPES: dict[object, type[shapes.Shape]] = {
+SHAPES: dict[str, type[shapes.Shape]] = {
     "payment_intent": shapes.PaymentIntent,
     "charge": shapes.Charge,
     "refund": shapes.Refund,
@@ -75,9 +75,10 @@ def _event(whole: dict[str, object], *, is_read: bool) -> dict[str, object]:
 
 
 def _object(content: dict[str, object], asked: object) -> dict[str, object]:
-    shape = SHAPES.get(content.get("object"))
+    kind = content.get("object")
+    shape = SHAPES.get(kind) if isinstance(kind, str) else None
     about = asked.get("about") if isinstance(asked, dict) else None
-    if content.get("object") == "list" and isinstance(about, str) and (listed := list_of(about)):
+    if kind == "list" and isinstance(about, str) and (listed := list_of(about)):
         shape = shapes.RefundList if listed[0].endswith("refunds") else shapes.DisputeList
     if shape is None:
         return _only(content, NAMED)

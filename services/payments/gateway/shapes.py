@@ -46,11 +46,23 @@ def _result(value: object) -> object:
     return "authenticated" if value.get("authenticated") else "attempt_acknowledged"
 
 
+def _object(value: object) -> object:
+    """A whole object; where only its id is given, nothing is read of it."""
+    return value if isinstance(value, dict) else None
+
+
+def _texts(value: object) -> object:
+    """Metadata are texts; whatever else somebody put among them names nothing of ours."""
+    if not isinstance(value, dict):
+        return {}
+    return {name: each for name, each in value.items() if isinstance(each, str)}
+
+
 Reference = Annotated[str | None, BeforeValidator(_id_of)]
 Seconds = Annotated[int, Field(ge=0, lt=2**40)]
 Amount = Annotated[int, Field(ge=0, lt=2**53)]
 SignedAmount = Annotated[int, Field(gt=-(2**53), lt=2**53)]
-Metadata = Annotated[dict[str, str], BeforeValidator(lambda value: value or {})]
+Metadata = Annotated[dict[str, str], BeforeValidator(_texts)]
 
 
 class Shape(BaseModel):
@@ -114,7 +126,7 @@ class Charge(Shape):
     payment_intent: Reference = None
     invoice: Reference = None
     payment_method_details: Annotated[MethodDetails | None, BeforeValidator(_method)] = None
-    source: Source | None = None
+    source: Annotated[Source | None, BeforeValidator(_object)] = None
     balance_transaction: BalanceTransaction | str | None = None
     refunds: Annotated[list[Refund], BeforeValidator(_page)] = Field(default_factory=list)
 
@@ -129,8 +141,9 @@ class PaymentError(Shape):
     decline_code: str | None = None
     type: str | None = None
     charge: Reference = None
-    payment_method: MethodDetails | None = None
-    source: Source | None = None  # in its place until 2019-02-11
+    payment_method: Annotated[MethodDetails | None, BeforeValidator(_object)] = None
+    # In its place until 2019-02-11.
+    source: Annotated[Source | None, BeforeValidator(_object)] = None
 
 
 class PaymentIntent(Shape):
