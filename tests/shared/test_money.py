@@ -1,11 +1,23 @@
 """Minor units, exponents and the one rounding."""
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.errors import InvalidInput, UnknownCurrency
-from shared.money import currency_code, exponent, format_minor, from_stripe, round_minor, to_stripe
+from shared.money import (
+    currency_code,
+    exponent,
+    format_minor,
+    from_stripe,
+    round_minor,
+    round_payable,
+    spread_minor,
+    to_stripe,
+)
 
 
 @pytest.mark.parametrize(("currency", "places"), [("JPY", 0), ("USD", 2), ("kwd", 3)])
@@ -17,6 +29,12 @@ def test_the_exponent_is_the_currencys_own(currency: str, places: int) -> None:
 def test_what_is_no_currency_is_refused_by_name(text: str) -> None:
     with pytest.raises(UnknownCurrency, match="ISO 4217"):
         currency_code(text)
+
+
+@pytest.mark.parametrize(("currency", "places"), [("BGN", 2), ("HRK", 2), ("BYR", 0), ("STD", 2)])
+def test_a_withdrawn_currency_is_still_refunded(currency: str, places: int) -> None:
+    assert exponent(currency) == places
+    assert from_stripe(1_234, currency) == 1_234
 
 
 @pytest.mark.parametrize(
@@ -62,3 +80,54 @@ def test_a_fraction_of_a_krona_is_no_amount() -> None:
 def test_stripe_is_told_no_fraction_of_an_ariary() -> None:
     with pytest.raises(InvalidInput, match="multiples of 100"):
         to_stripe(150, "MGA")
+
+
+@pytest.mark.parametrize(
+    ("minor", "currency", "payable"),
+    [
+        (15_079, "KWD", 15_080),
+        (15_075, "KWD", 15_080),
+        (15_065, "KWD", 15_060),
+        (150, "MGA", 200),
+        (250, "MGA", 200),
+        (199, "USD", 199),
+        (199, "JPY", 199),
+    ],
+)
+def test_what_is_asked_for_can_be_paid(minor: int, currency: str, payable: int) -> None:
+    assert round_payable(minor, currency) == payable
+    assert from_stripe(to_stripe(payable, currency), currency) == payable
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "shares"),
+    [
+        (100, [1, 1, 1], [34, 33, 33]),
+        (5, [2, 3], [2, 3]),
+        (7, [1, 2, 3], [1, 2, 4]),
+        (10, [30, -10], [15, -5]),
+        (-10, [1, 2], [-3, -7]),
+        (0, [5, 5], [0, 0]),
+        (0, [], []),
+        (0, [0, 0], [0, 0]),
+    ],
+)
+def test_a_remainder_goes_to_whom_rounding_down_cost_most(
+    total: int, weights: list[int], shares: list[int]
+) -> None:
+    assert spread_minor(total, weights) == shares
+
+
+def test_nothing_is_spread_over_nobody() -> None:
+    with pytest.raises(ValueError, match="add up to 0"):
+        spread_minor(5, [1, -1])
+
+
+@given(st.integers(-(10**12), 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
+def test_shares_add_up_and_none_is_a_unit_off(total: int, weights: list[int]) -> None:
+    if not sum(weights):
+        return
+    shares = spread_minor(total, weights)
+    assert sum(shares) == total
+    exact = [Fraction(total * weight, sum(weights)) for weight in weights]
+    assert all(abs(share - part) < 1 for share, part in zip(shares, exact, strict=True))
