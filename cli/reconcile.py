@@ -47,7 +47,7 @@ def reconcile_payments(
     if not settings.stripe_api_key:
         raise UsageFault("STRIPE_API_KEY is not set: only Stripe knows what never came")
     begin = moment_of(since, utc_now()) if since else None
-    with _warnings_on_stderr():
+    with warnings_on_stderr():
         report = asyncio.run(_reconcile(settings, begin, account))
     if as_json:
         print(json.dumps({**asdict(report), "ok": report.ok}, default=str))
@@ -84,7 +84,7 @@ def moment_of(text: str, now: datetime) -> datetime:
 
 
 @contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
+def warnings_on_stderr() -> Iterator[None]:
     """What the walk logs on its way, such as that Stripe is waited for, is not part of the answer."""
     before = structlog.get_config()
     structlog.configure(

@@ -1,17 +1,22 @@
 """What a change of a payment's state is called to others."""
 
 from datetime import datetime
+from uuid import UUID
 
-from services.payments.fold_records import RawEvent, Row, moment, optional_moment
+from services.payments.fold_records import Row, moment, optional_moment
 from shared.events import MoneyMovement, PaymentChanged, derived_id
-from shared.trace import Cause
 
 
-def change(row: Row, last: RawEvent, now: datetime) -> tuple[PaymentChanged, Cause]:
-    """The fact with the row's revision; `last` of what led to it is its cause."""
+def change_id(payment_id: UUID, revision: int) -> UUID:
+    """One fact for each revision, whoever says it."""
+    return derived_id(PaymentChanged.type, payment_id, revision)
+
+
+def change(row: Row, now: datetime) -> PaymentChanged:
+    """The fact with the row's revision."""
     now_true = row.state
-    event = PaymentChanged(
-        id=derived_id("payments.payment_changed", row.id, row.revision),
+    return PaymentChanged(
+        id=change_id(row.id, row.revision),
         occurred_at=now,
         customer_id=now_true.user_id,
         payment_id=row.id,
@@ -42,4 +47,3 @@ def change(row: Row, last: RawEvent, now: datetime) -> tuple[PaymentChanged, Cau
             for each in now_true.movements
         ),
     )
-    return event, Cause(f"stripe:{last.id}", last.traceparent)

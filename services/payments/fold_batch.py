@@ -41,6 +41,12 @@ SECOND_IS_OVER = timedelta(seconds=3)
 # What a charge or a payment is waited for, most often comes by itself within seconds.
 COMES_BY_ITSELF = timedelta(seconds=60)
 
+# Why an event of that livemode is ignored by whoever is of the other.
+OTHER_MODE = {
+    True: "an event of live mode, and STRIPE_API_KEY is of test mode",
+    False: "an event of test mode, and STRIPE_API_KEY is of live mode",
+}
+
 logger = log.get("fold")
 
 
@@ -62,9 +68,7 @@ class Batch:
 def understand(event: RawEvent, livemode: bool | None) -> Understood | Verdict:
     """What it says, or what becomes of it without that.  `livemode` is the mode that is folded; None for both."""
     if livemode not in (None, event.livemode):
-        own, other = ("live", "test") if livemode else ("test", "live")
-        reason = f"an event of {other} mode, and STRIPE_API_KEY is of {own} mode"
-        return Verdict("ignored", detail=reason)
+        return Verdict("ignored", detail=OTHER_MODE[event.livemode])
     try:
         return translate(event.body)
     except FareboxError as error:
@@ -178,8 +182,10 @@ def _record_payment(
     row = _row(payment, folded, stored, before)
     batch.rows.append(row)
     if row.state != before:
-        batch.changes.append(announce.change(row, facts[-1][0], batch.now))
-    _question_state(batch, row, before, max(fact.created for _, fact in facts))
+        last = facts[-1][0]
+        cause = Cause(f"stripe:{last.id}", last.traceparent)
+        batch.changes.append((announce.change(row, batch.now), cause))
+    question_state(batch, row, before, max(fact.created for _, fact in facts))
 
 
 def _await_payment(
@@ -200,8 +206,8 @@ def _row(payment: str, folded: Fold, stored: Stored | None, before: PaymentState
     return Row(stored.id, payment, revision, folded, after, is_new=False)
 
 
-def _question_state(batch: Batch, row: Row, before: PaymentState | None, second: int) -> None:
-    """`second` is when the last of the facts came about that led here."""
+def question_state(batch: Batch, row: Row, before: PaymentState | None, second: int) -> None:
+    """Ask what only Stripe can say of it.  `second` is when the last of the facts came about that led here."""
     folded, anomaly = row.fold, row.state.anomaly
     livemode, account = folded.livemode, folded.account or None
     if before is None and row.state.user_id is None and row.state.subscription_id is None:

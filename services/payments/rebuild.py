@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.payments.domain import Fold, StripeFact, encode, merge, state
+from services.payments.domain import Fold, StripeFact, encode, is_foreign, merge, state
 from services.payments.fold_records import COLUMNS, Row, columns_of
 from services.payments.gateway import translate
 from services.payments.models import PaymentIntent, StripeEvent
@@ -15,6 +15,29 @@ from shared.errors import FareboxError
 
 # Payments held in memory at once, with all their events' bodies: some ten of 5 kB each.
 CHUNK_PAYMENTS = 200
+ROWLESS = "applied to no row"
+NAMELESS = "no event says what it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An event that was applied to a payment."""
+
+    position: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Refolded:
+    """What a payment's events add up to; `strays` are those of another payment: position, and in words.
+
+    `unread` is why it cannot be said.
+    """
+
+    fold: Fold
+    facts: tuple[StripeFact, ...] = ()
+    strays: tuple[tuple[int, str], ...] = ()
+    unread: str | None = None
 
 
 @dataclass
@@ -41,41 +64,67 @@ async def rebuild(
     after = ""
     while payments := await _payments_after(session, after):
         after = payments[-1].stripe_id
-        bodies = await _bodies_of(session, [payment.stripe_id for payment in payments])
-        rebuilt.events += sum(map(len, bodies.values()))
+        applied = await _applied_to(session, [payment.stripe_id for payment in payments])
+        rebuilt.events += sum(map(len, applied.values()))
         for payment in payments:
-            difference = compare(payment, bodies.get(payment.stripe_id, []))
+            refolded = refold(payment.stripe_id, applied.get(payment.stripe_id, ()))
+            difference = compare(payment, refolded)
             if difference is None:
                 rebuilt.agreed += 1
             else:
                 rebuilt.differed.append((payment.stripe_id, difference))
         if on_progress is not None:
             on_progress(rebuilt)
-    rebuilt.differed += [(name, "applied to no row") for name in await _rowless(session)]
+    rebuilt.differed += [(name, ROWLESS) for name in await _rowless(session)]
     return rebuilt
 
 
-def compare(payment: PaymentIntent, bodies: Iterable[bytes]) -> str | None:
-    """In what the row differs from its facts; None when it does not."""
+def refold(stripe_id: str, applied: Iterable[Applied]) -> Refolded:
+    """Join all that was applied to the payment, in the order in which it came."""
     folded = Fold()
-    for body in bodies:
+    facts: list[StripeFact] = []
+    strays: list[tuple[int, str]] = []
+    for event in applied:
         try:
-            fact = translate(body)
+            fact = translate(event.body)
         except FareboxError as error:
-            return f"an event is not understood: {error.detail}"
+            return Refolded(folded, unread=f"an event is not understood: {error.detail}")
         if not isinstance(fact, StripeFact):
             continue  # a thin event: its answer is a fact of its own
-        if fact.payment not in (None, payment.stripe_id):
-            return f"{fact.event_id} is about {fact.payment}"
-        folded = merge(folded, fact)
-    if not folded.is_known:
-        return "no event says what it is"
+        if fact.payment not in (None, stripe_id):
+            strays.append((event.position, f"{fact.event_id} is about {fact.payment}"))
+        elif is_foreign(folded, fact):
+            strays.append((event.position, f"{fact.event_id} is of another mode or account"))
+        else:
+            folded = merge(folded, fact)
+            facts.append(fact)
+    return Refolded(folded, tuple(facts), tuple(strays), None if folded.is_known else NAMELESS)
+
+
+def compare(payment: PaymentIntent, refolded: Refolded) -> str | None:
+    """In what the row differs from its facts; None when it does not."""
+    if refolded.strays:
+        return refolded.strays[0][1]
+    if refolded.unread is not None:
+        return refolded.unread
+    return ", ".join(changes(payment, refolded.fold)) or None
+
+
+def changes(payment: PaymentIntent, folded: Fold) -> dict[str, tuple[object, object]]:
+    """The columns that are not what the fold says: what each is, and what it should be."""
     row = Row(payment.id, payment.stripe_id, payment.revision, folded, state(folded), is_new=False)
-    expected = dict(zip(COLUMNS, columns_of(row), strict=True))
-    if _canonical(payment.fold) != _canonical(orjson.loads(encode(folded))):
-        return "fold"
-    wrong = [n for n in COLUMNS if n != "fold" and getattr(payment, n) != expected[n]]
-    return ", ".join(wrong) or None
+    wanted = dict(zip(COLUMNS, columns_of(row), strict=True)) | {
+        "fold": orjson.loads(encode(folded))
+    }
+    return {
+        name: (is_now, wanted[name])
+        for name in COLUMNS
+        if not _is_alike(name, is_now := getattr(payment, name), wanted[name])
+    }
+
+
+def _is_alike(name: str, one: object, other: object) -> bool:
+    return _canonical(one) == _canonical(other) if name == "fold" else one == other
 
 
 def _canonical(fold: object) -> bytes:
@@ -92,16 +141,16 @@ async def _payments_after(session: AsyncSession, after: str) -> Sequence[Payment
     return found.all()
 
 
-async def _bodies_of(session: AsyncSession, stripe_ids: Sequence[str]) -> dict[str, list[bytes]]:
+async def _applied_to(session: AsyncSession, stripe_ids: Sequence[str]) -> dict[str, list[Applied]]:
     rows = await session.execute(
-        select(StripeEvent.stripe_payment_id, StripeEvent.body).where(
-            StripeEvent.stripe_payment_id.in_(stripe_ids), StripeEvent.status == "applied"
-        )
+        select(StripeEvent.stripe_payment_id, StripeEvent.position, StripeEvent.body)
+        .where(StripeEvent.stripe_payment_id.in_(stripe_ids), StripeEvent.status == "applied")
+        .order_by(StripeEvent.position)
     )
-    bodies: dict[str, list[bytes]] = {}
-    for stripe_id, body in rows:
-        bodies.setdefault(stripe_id or "", []).append(body)
-    return bodies
+    applied: dict[str, list[Applied]] = {}
+    for stripe_id, position, body in rows:
+        applied.setdefault(stripe_id or "", []).append(Applied(position, body))
+    return applied
 
 
 async def _rowless(session: AsyncSession) -> Sequence[str]:

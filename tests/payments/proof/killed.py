@@ -1,6 +1,6 @@
-"""Folds, asks and takes webhooks in children that are killed at the n-th await (`dying`).
+"""Folds, mends and takes webhooks in children that are killed at the n-th await (`dying`).
 
-Reads a line for each child: `fold URL n`, or `web URL n port`; answers with how it ended: -9, or 0 where n was past its last.
+Reads a line for each child: `fold URL n`, `mend URL n`, or `web URL n port`; answers with how it ended: -9, or 0 where n was past its last.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from services.payments import fold
+from services.payments import fold, mend
 from services.payments.app import create_web
 from shared.db import raw_pool
 from shared.settings import Settings
@@ -34,6 +34,13 @@ async def fold_all(url: str, count: Count) -> None:
         # The fold does two things at once in tasks of its own: their awaits count too.
         kill_at(count)
         await counted(turns(), count)
+
+
+async def mend_all(url: str, count: Count) -> None:
+    """A few payments at a time, so that a death leaves some done and some not."""
+    mend.CHUNK_PAYMENTS = 2
+    async with raw_pool(url, "payments", size=1) as pool:
+        await counted(mend.mend(pool, lambda: NOW), count)
 
 
 async def take_webhooks(url: str, count: Count, port: int) -> None:
@@ -59,6 +66,8 @@ def child(kind: str, url: str, at: int, port: int) -> None:
     match kind:
         case "fold":
             asyncio.run(fold_all(url, count))
+        case "mend":
+            asyncio.run(mend_all(url, count))
         case "web":
             asyncio.run(take_webhooks(url, count, port))
         case _:
