@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -105,6 +106,55 @@ def test_a_box_costs_what_the_rule_says(
     assert c.admin_percentage == TERMS.admin_percentage
 
 
+percentages = st.decimals("0.1", "50", places=4)
+rates = st.decimals(0, 1, places=6)
+
+
+# subtotal, fee, delivery, taxable, tax, total: where prices include the tax, it is taken out of what they add up to
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (box((1, 1_000), place="DE"), (1_000, 100, 500, 1_345, 255, 1_600)),
+        (box((1, 1_190), delivery="pickup", place="DE"), (1_190, 119, 0, 1_100, 209, 1_309)),
+        # a region of a country that is listed, by its own rate or by its country's
+        (box((1, 1_000), place="US-CA"), (1_000, 100, 500, 1_492, 108, 1_600)),
+        (box((1, 1_000), place="US-OR"), (1_000, 100, 500, 1_600, 0, 1_600)),
+        # a discount of all of it: nothing is taxed
+        (box((1, 1_000), place="DE", discount=1_600), (1_000, 100, 500, 0, 0, 0)),
+        (box((1, 1_000), place="DE", discount=1_599), (1_000, 100, 500, 1, 0, 1)),
+        (box((3, 980), currency="JPY", place="DE"), (2_940, 294, 600, 3_222, 612, 3_834)),
+        # a place that is not listed pays its tax on top
+        (box((3, 980), currency="JPY", place="JP"), (2_940, 294, 600, 3_834, 383, 4_217)),
+        (
+            box((1, 12_331), currency="KWD", place="DE"),
+            (12_331, 1_233, 1_500, 12_659, 2_405, 15_060),
+        ),
+    ],
+)
+def test_a_price_that_includes_the_tax_names_it(
+    what: Box, expected: tuple[int, int, int, int, int, int]
+) -> None:
+    c = cost(replace(TERMS, tax_inclusive=frozenset({"DE", "US"})), what, (3, 7))
+    assert expected == (
+        c.subtotal_minor,
+        c.fee_minor,
+        c.delivery_minor,
+        c.taxable_minor,
+        c.tax_minor,
+        c.total_minor,
+    )
+    assert (c.tax_inclusive, c.price_versions) == (what.place != "JP", (3, 7))
+    assert c.total_minor == c.taxable_minor + c.tax_minor + c.rounding_minor
+
+
+@given(st.integers(0, 10**9), rates)
+def test_a_tax_taken_out_is_the_tax_put_on_but_for_a_rounding(gross: int, rate: Decimal) -> None:
+    terms = Terms(Decimal("0.1"), {"USD": {"standard": gross}}, {"DE": rate}, frozenset({"DE"}))
+    c = cost(terms, box(place="DE"))
+    assert c.total_minor == gross == c.taxable_minor + c.tax_minor
+    assert abs(c.taxable_minor * rate - c.tax_minor) <= 1
+
+
 @pytest.mark.parametrize("percentage", ["0.1", "10", "33.3333", "50"])
 def test_a_percentage_is_a_decimal_of_hundred(percentage: str) -> None:
     terms = Terms(Decimal(percentage), TERMS.delivery_cost_minor, TERMS.tax_rates)
@@ -138,8 +188,6 @@ def test_an_amount_no_json_reader_could_hold_is_an_error() -> None:
         cost(TERMS, box((10_000, MAX_AMOUNT_MINOR)))
 
 
-percentages = st.decimals("0.1", "50", places=4)
-rates = st.decimals(0, 1, places=6)
 amounts = st.integers(0, 10**9)
 lines = st.lists(st.tuples(st.integers(1, 10_000), amounts), max_size=5)
 currencies = st.sampled_from(["USD", "JPY", "KWD"])
