@@ -24,6 +24,22 @@ ALLOWED = {
         "007",
         "require-concurrent-index-creation",
     ): "loyalty_accounts is empty until 009 lets loyalty in",
+    **dict.fromkeys(
+        [("015", "ban-drop-constraint"), ("015a", "ban-drop-constraint")],
+        "each is replaced in the same transaction, by a stricter or a wider one of the same name",
+    ),
+    **dict.fromkeys(
+        [
+            ("015", "adding-foreign-key-constraint"),
+            ("015", "constraint-missing-not-valid"),
+            ("015a", "constraint-missing-not-valid"),
+        ],
+        "pricing_configs and rollouts have one row for each price version: looked at in a moment",
+    ),
+    (
+        "015",
+        "ban-drop-not-null",
+    ): "only a version of a cohort leaves them out, and an earlier release publishes none",
 }
 
 

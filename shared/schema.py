@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-WANTED_REVISION = "014"
+WANTED_REVISION = "015b"
 # PostgreSQL's insufficient_privilege.
 MAY_NOT = "42501"
 OLDER_REVISIONS = frozenset(
@@ -24,6 +24,9 @@ OLDER_REVISIONS = frozenset(
         "011",
         "012",
         "013",
+        "014",
+        "015",
+        "015a",
     ]
 )
 

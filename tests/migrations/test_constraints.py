@@ -7,8 +7,11 @@ from tests.migrations import storefront
 
 CONFIG = (
     "INSERT INTO pricing.pricing_configs (status, admin_percentage, delivery_cost_minor, tax_rates,"
-    " created_by, reason, published_by, published_at, effective_from, effective_to) VALUES"
+    " created_by, reason, published_by, published_at, effective_from, effective_to, authors,"
+    " approved_by, approved_at, approved_hash, preview_hash) VALUES"
 )
+NOBODY = "'{a}', NULL, NULL, NULL, NULL"
+APPROVED = "'{a,e}', 'b', now(), 'h', 'h'"
 PAYMENT = (
     "INSERT INTO payments.payment_intents (id, stripe_id, livemode, status, currency, amount_minor,"
     " capturable_minor, received_minor, refunded_minor, disputed_minor, created_at, revision, fold)"
@@ -25,10 +28,11 @@ HISTORY = (
     " FROM public.subscriptions"
 )
 SET = "UPDATE public.subscriptions SET"
+SET_CONFIG = "UPDATE pricing.pricing_configs SET"
 
 FINE = (
-    f"{CONFIG} ('draft', 10, '{{}}', '{{}}', 'a', NULL, NULL, NULL, NULL, NULL)",
-    f"{CONFIG} ('active', 50, '{{}}', '{{}}', 'a', 'r', 'p', now(), now(), NULL)",
+    f"{CONFIG} ('draft', 10, '{{}}', '{{}}', 'a', NULL, NULL, NULL, NULL, NULL, {NOBODY})",
+    f"{CONFIG} ('active', 50, '{{}}', '{{}}', 'a', 'r', 'p', now(), now(), NULL, {APPROVED})",
     f"{PAYMENT} (gen_random_uuid(), 'pi_1', false, 'succeeded', 'USD', 1, 0, 1, 0, 0, now(), 1, '{{}}')",
     f"{ACCOUNT} ({USER}, 0, 'gold', now())",
     f"{SET} total_minor = 0, tax_minor = 0, variants = '[]'",
@@ -45,13 +49,27 @@ REFUSED = [
     refused("ck_pricing_configs_admin_percentage", FINE[0].replace("10", "0.09")),
     refused("ck_pricing_configs_admin_percentage", FINE[0].replace("10", "50.0001")),
     refused("ck_pricing_configs_status", FINE[1].replace("active", "open")),
-    refused("ck_pricing_configs_published", FINE[0].replace("draft", "active")),
     refused(
-        "ck_pricing_configs_effective",
-        FINE[1].replace("now(), NULL)", "now(), now() - interval '1 hour')"),
+        "ck_pricing_configs_published",
+        FINE[0].replace("draft", "active").replace(NOBODY, APPROVED),
     ),
     refused(
-        "ex_pricing_configs_in_force", FINE[1], FINE[1].replace("now(), NULL)", "now(), NULL)")
+        "ck_pricing_configs_effective",
+        FINE[1].replace("now(), NULL,", "now(), now() - interval '1 hour',"),
+    ),
+    refused("ex_pricing_configs_in_force", FINE[1], FINE[1]),
+    refused("ck_pricing_configs_approved", FINE[1].replace(APPROVED, NOBODY)),
+    refused("ck_pricing_configs_approved", FINE[1].replace("'b', now()", "'a', now()")),
+    refused("ck_pricing_configs_approved", FINE[1].replace("'b', now()", "'e', now()")),
+    refused("ck_pricing_configs_approved", FINE[1].replace("{a,e}", "{}")),
+    refused("ck_pricing_configs_approved", FINE[1].replace("{a,e}", "{a,NULL}")),
+    refused("ck_pricing_configs_approved", FINE[1].replace("'h', 'h'", "'h', 'i'")),
+    refused("ck_pricing_configs_approved", FINE[1].replace("'h', 'h'", "'h', NULL")),
+    refused("ck_pricing_configs_whole", FINE[0].replace("10", "NULL")),
+    refused(
+        "ck_pricing_configs_drift_limit_percent",
+        FINE[0],
+        f"{SET_CONFIG} drift_limit_percent = 101, draft_revision = 2",
     ),
     refused("ck_payment_intents_status", FINE[2].replace("succeeded", "paid")),
     refused("ck_payment_intents_currency", FINE[2].replace("USD", "usd")),
