@@ -16,6 +16,19 @@ from shared.faults import is_transient
 
 MEDIA_TYPE = "application/problem+json"
 
+# What every problem says; it may say more, named after what it is about.
+PROPERTIES = {
+    "type": {"type": "string", "examples": ["urn:farebox:problem:invalid-input"]},
+    "title": {"type": "string"},
+    "status": {"type": "integer"},
+    "detail": {"type": "string"},
+}
+SCHEMA: dict[str, object] = {
+    "type": "object",
+    "required": list(PROPERTIES),
+    "properties": PROPERTIES,
+}
+
 logger = log.get("http")
 
 
@@ -31,7 +44,7 @@ def problem(
 
 def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
     """`responses` of routes that may answer with a problem, for their OpenAPI page."""
-    content = {MEDIA_TYPE: {"schema": {"type": "object"}}}
+    content = {MEDIA_TYPE: {"schema": SCHEMA}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": content}
         for status in statuses

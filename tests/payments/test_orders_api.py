@@ -12,9 +12,9 @@ from shared.settings import Settings
 from tests.conftest import Database
 from tests.payments.conftest import Hands
 from tests.payments.orders_desk import Caller, adhoc, shop
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox", "shop"]
+__all__ = ["sandbox", "shop"]
 
 PROBLEM = "application/problem+json"
 EXCEEDS = "urn:farebox:problem:refund-exceeds-payment"
@@ -238,6 +238,9 @@ async def test_an_amount_changed_at_stripe_is_not_confirmed(
         adhoc(unknown=1),
         adhoc(period_start="2026-07-01T00:00:00Z"),
         {**adhoc(), "amount_minor": 12.5},
+        {**adhoc(), "amount_minor": True},
+        {**adhoc(), "amount_minor": "100"},
+        adhoc(confirm="yes", payment_method="pm_card_visa"),
         adhoc(off_session=True),
         {"subscription_id": str(uuid4()), "confirm": True, "payment_method": "pm_card_visa"},
     ],
@@ -247,6 +250,13 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_written(
 ) -> None:
     assert (await shop.write("/payments", body)).status_code == 422
     assert await shop.service.rows("SELECT id FROM stripe_orders") == []
+
+
+async def test_the_page_says_that_every_write_needs_its_idempotency_key(shop: Caller) -> None:
+    paths = (await shop.http.get("/openapi.json")).json()["paths"]
+    for path in [path for path in paths if path.startswith("/payments") and "post" in paths[path]]:
+        [key] = [p for p in paths[path]["post"]["parameters"] if p["name"] == "Idempotency-Key"]
+        assert (key["required"], key["in"]) == (True, "header")
 
 
 async def test_writing_always_needs_a_key_with_its_scope(shop: Caller) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, TypeVar
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, select, tuple_
@@ -36,7 +36,7 @@ from shared.api_keys import Caller
 from shared.auth import require
 from shared.db import raw_pool
 from shared.errors import InvalidInput, NotFound, Unavailable
-from shared.problem import MEDIA_TYPE
+from shared.problem import MEDIA_TYPE, PROPERTIES, SCHEMA
 from shared.settings import Settings
 from shared.trace import Cause
 from shared.web import Now, RequestCause, Session
@@ -48,9 +48,34 @@ POOL_CONNECTIONS = 4
 # When an open order is worth another look.
 LOOK_AGAIN_SECONDS = "2"
 
-PROBLEM = {"application/problem+json": {"schema": {"type": "object"}}}
+IDEMPOTENCY_KEY = "Idempotency-Key"
+# Asked for by hand, so that its absence is 400 and said in words; on the page it is required.
+KEYED: dict[str, object] = {
+    "parameters": [
+        {
+            "name": IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": True,
+            "description": "Yours, new for each request; the same sends the same again",
+            "schema": {"type": "string", "minLength": 1, "maxLength": requests.MAX_KEY_LENGTH},
+        }
+    ]
+}
+ORDERED = {
+    "order_id": {"type": "string", "format": "uuid"},
+    "payment_id": {"type": ["string", "null"], "format": "uuid"},
+    "failure_code": {"type": ["string", "null"]},
+}
+PROBLEM = {MEDIA_TYPE: {"schema": SCHEMA}}
+REFUSAL = {MEDIA_TYPE: {"schema": SCHEMA | {"properties": {**PROPERTIES, **ORDERED}}}}
+TEXT = {"schema": {"type": "string"}}
+HEADERS = {
+    "Location": {"description": "The order", **TEXT},
+    "Idempotency-Replayed": {"description": "true: this was answered before", **TEXT},
+}
+LATER = {"Retry-After": {"description": "Seconds until another look is worth it", **TEXT}}
 PROBLEMS: dict[int | str, dict[str, object]] = {
-    status: {"description": title, "content": PROBLEM}
+    status: {"description": title, "content": REFUSAL if status in (402, 409) else PROBLEM}
     for status, title in (
         (400, "An Idempotency-Key is needed"),
         (401, "An API key is needed"),
@@ -63,7 +88,12 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
     )
 }
 ANSWERS: dict[int | str, dict[str, object]] = {
-    202: {"model": OrderAnswer, "description": "Stripe has not answered yet: see the order"},
+    200: {"description": "Done", "headers": HEADERS},
+    202: {
+        "model": OrderAnswer,
+        "description": "Stripe has not answered yet: see the order",
+        "headers": HEADERS | LATER,
+    },
     **PROBLEMS,
 }
 writing = APIRouter(tags=["orders"], responses=ANSWERS)
@@ -130,10 +160,8 @@ async def writer(
     caller: Annotated[Caller, Depends(require("payments:write"))],
     now: Now,
     cause: RequestCause,
-    idempotency_key: Annotated[
-        str | None, Header(description="Yours, new for each request; the same sends the same again")
-    ] = None,
 ) -> Writer:
+    idempotency_key = request.headers.get(IDEMPOTENCY_KEY)
     if not idempotency_key:
         raise requests.IdempotencyKeyMissing(
             "send an Idempotency-Key: the same request with the same key is carried out once"
@@ -147,13 +175,19 @@ async def writer(
 Writes = Annotated[Writer, Depends(writer)]
 
 
-@writing.post("/payments", status_code=201, response_model=OrderAnswer)
+@writing.post(
+    "/payments",
+    status_code=201,
+    response_model=OrderAnswer,
+    responses={201: {"headers": HEADERS}},
+    openapi_extra=KEYED,
+)
 async def create_payment(writer: Writes, asked: PaymentToCreate) -> JSONResponse:
     """Create a payment, of a subscription's period or of any amount; `confirm` charges it at once."""
     return await writer.write(asked, drafts.create)
 
 
-@writing.post("/payments/{payment_id}/confirm", response_model=OrderAnswer)
+@writing.post("/payments/{payment_id}/confirm", response_model=OrderAnswer, openapi_extra=KEYED)
 async def confirm_payment(
     writer: Writes, payment_id: UUID, asked: PaymentToConfirm
 ) -> JSONResponse:
@@ -161,7 +195,7 @@ async def confirm_payment(
     return await writer.write(asked, partial(drafts.confirm, payment_id=payment_id))
 
 
-@writing.post("/payments/{payment_id}/capture", response_model=OrderAnswer)
+@writing.post("/payments/{payment_id}/capture", response_model=OrderAnswer, openapi_extra=KEYED)
 async def capture_payment(
     writer: Writes, payment_id: UUID, asked: PaymentToCapture = ALL_OF_IT
 ) -> JSONResponse:
@@ -169,7 +203,7 @@ async def capture_payment(
     return await writer.write(asked, partial(drafts.capture, payment_id=payment_id))
 
 
-@writing.post("/payments/{payment_id}/cancel", response_model=OrderAnswer)
+@writing.post("/payments/{payment_id}/cancel", response_model=OrderAnswer, openapi_extra=KEYED)
 async def cancel_payment(
     writer: Writes, payment_id: UUID, asked: PaymentToCancel = NO_REASON
 ) -> JSONResponse:
@@ -177,7 +211,7 @@ async def cancel_payment(
     return await writer.write(asked, partial(drafts.cancel, payment_id=payment_id))
 
 
-@writing.post("/payments/{payment_id}/refund", response_model=OrderAnswer)
+@writing.post("/payments/{payment_id}/refund", response_model=OrderAnswer, openapi_extra=KEYED)
 async def refund_payment(
     writer: Writes, payment_id: UUID, asked: PaymentToRefund = ALL_THAT_IS_LEFT
 ) -> JSONResponse:

@@ -8,6 +8,8 @@ from shared.errors import Conflict, InvalidInput
 # An inquiry moves no money and allows refunds; what was won, prevented or lost is no longer fought over.
 SETTLED_DISPUTES = ("won", "lost", "prevented")
 INQUIRY = "warning_"
+# Refunds that will take nothing any more.
+COME_TO_NOTHING = ("failed", "canceled")
 
 
 class RefundExceedsPayment(Conflict):
@@ -41,7 +43,9 @@ class Given:
     received_minor: int
     refunded_minor: int
     disputed_minor: int
-    untold_minor: int  # its charge says so, and no refund that is known here explains it
+    untold_minor: (
+        int  # leaves it though no refund that is known here has moved it: see untold_minor()
+    )
     ordered_minor: int  # refunds that were ordered here and that no fact has told of yet
     disputes: tuple[str, ...]  # their statuses
 
@@ -53,9 +57,23 @@ class Given:
 
 
 def untold_minor(fold: Fold) -> int:
-    """What a charge says was given back beyond the refunds known here: made in Stripe's dashboard, mostly."""
+    """What leaves the payment, or is promised, beyond the refunds that have moved money.
+
+    Made in Stripe's dashboard, mostly, or waiting for the customer's bank details (`requires_action`).  A charge
+    that tells of the latter counts them too: the larger of both.
+    """
     untold = untold_refunds(fold)
-    return untold.claimed_minor - untold.known_minor if untold else 0
+    claimed = untold.claimed_minor - untold.known_minor if untold else 0
+    promised = sum(
+        refund.amount_minor
+        for refund in fold.refunds.values()
+        if not refund.held and refund.status not in COME_TO_NOTHING
+    )
+    return max(claimed, promised)
+
+
+def is_disputed(given: Given) -> bool:
+    return any(_is_fought_over(each) for each in given.disputes)
 
 
 def refund_minor(given: Given, wanted_minor: int | None) -> int:
@@ -66,6 +84,8 @@ def refund_minor(given: Given, wanted_minor: int | None) -> int:
             f"a dispute is {disputed[0]}: the bank decides where the money goes",
             dispute=disputed[0],
         )
+    if given.received_minor == 0:
+        raise RefundExceedsPayment("nothing was received yet: cancel it instead", received_minor=0)
     left = given.left_minor
     minor = left if wanted_minor is None else wanted_minor
     if not 0 < minor <= left:
@@ -90,8 +110,11 @@ def capture_minor(status: str, capturable_minor: int, wanted_minor: int | None) 
 
 
 def require_cancelable(status: str) -> None:
-    if status in ("succeeded", "canceled"):
-        raise PaymentState(f"it is {status}, which is final: refund what was paid", status=status)
+    match status:
+        case "succeeded":
+            raise PaymentState("it is succeeded: refund what was paid", status=status)
+        case "canceled":
+            raise PaymentState("it is canceled already", status=status)
 
 
 def require_confirmable(status: str) -> None:

@@ -10,6 +10,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
+    StrictInt,
     StringConstraints,
     model_validator,
 )
@@ -18,7 +20,7 @@ from shared.money import currency_code
 
 # Stripe takes eight digits, of some currencies twelve; an amount beyond this is a mistake.
 MAX_MINOR = 999_999_999_999
-Amount = Annotated[int, Field(ge=1, le=MAX_MINOR)]
+Amount = Annotated[StrictInt, Field(ge=1, le=MAX_MINOR)]
 Currency = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z]{3}$"), AfterValidator(currency_code)
 ]
@@ -52,8 +54,8 @@ class PaymentToCreate(Asked):
     capture: Literal["automatic", "manual"] = "automatic"
     customer: Name | None = None
     payment_method: Name | None = None
-    confirm: bool = False
-    off_session: bool = False
+    confirm: StrictBool = False
+    off_session: StrictBool = False
     return_url: Address | None = None
     description: Words | None = None
     account: Account | None = None
@@ -99,7 +101,7 @@ class PaymentToCapture(Asked):
 
     amount_minor: Amount | None = None
     currency: Currency | None = None
-    final: bool = True
+    final: StrictBool = True
 
 
 class PaymentToCancel(Asked):
