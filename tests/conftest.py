@@ -4,11 +4,14 @@
   DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS.
 * `database`: a fresh, migrated database (`Database`); `empty_database`: one without any table.
 * `topics`: a topic prefix whose topics exist with 3 partitions each.
+* `sandbox_url`: Stripe's stand-in, for `sandbox` of tests/sandbox/conftest.py, which empties it before each test.
 """
 
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,9 +19,11 @@ from typing import Protocol
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from embedded.processes import interrupt_on_termination, uninterrupted
+from embedded.ports import LOOPBACK, free_port
+from embedded.processes import interrupt_on_termination, tethered, uninterrupted
 from shared.topics import create_topics
 from tests.servers import (
+    ROOT,
     OwnServers,
     RemoteServers,
     Servers,
@@ -99,6 +104,22 @@ def postgres_url(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def kafka_servers(servers: Servers) -> str:
     return servers.ask("kafka")
+
+
+@pytest.fixture(scope="session")
+def sandbox_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One process for all of a worker's tests: to start it takes longer than most of them."""
+    port, state = free_port(), tmp_path_factory.mktemp("sandbox")
+    command = [sys.executable, "-m", "embedded.stripe_sandbox", "--port", str(port)]
+    tied = tethered([*command, "--state-dir", str(state)], signal.SIGKILL, os.getpid())
+    with subprocess.Popen(tied, cwd=ROOT, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        try:
+            # What it is, said as soon as it can be called.
+            assert child.stdout.readline(), "the stand-in for Stripe did not start"
+            yield f"http://{LOOPBACK}:{port}"
+        finally:
+            child.terminate()
 
 
 @pytest.fixture(scope="session")

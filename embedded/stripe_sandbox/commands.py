@@ -1,5 +1,6 @@
 """The bodies of `/_sandbox/…`: what may be asked of the sandbox, with its bounds.
 
+POST forget                          everything, as a restart does
 PUT  endpoints        Endpoints      where webhooks go
 POST play             PlayOrder      lives of payments from a seed, delivered with faults
 POST advance          Advance        one thing more happens to one payment
@@ -159,7 +160,7 @@ class OutageOrder(Asked):
     `disconnect` closes the connection instead of answering; `garbage` answers 200 with no JSON of Stripe's.
     """
 
-    status: Literal[409, 429, 500, 502, 503, "timeout", "disconnect", "garbage"]
+    status: Literal[401, 403, 409, 429, 500, 502, 503, "timeout", "disconnect", "garbage"]
     count: int = Field(ge=0)
     skip: int = Field(default=0, ge=0)
     method: Literal["GET", "POST"] | None = None

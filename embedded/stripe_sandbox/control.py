@@ -47,6 +47,14 @@ class NotFound(LookupError):
     """What the command names is not there."""
 
 
+async def forget(sandbox: Sandbox, body: bytes) -> JsonObject:
+    """Everything: payments and events, endpoints, bad days, the clock that was set."""
+    await sandbox.deliverer.stop()
+    sandbox.forget()
+    sandbox.deliverer.start()
+    return await show_health(sandbox, b"")
+
+
 async def set_endpoints(sandbox: Sandbox, body: bytes) -> JsonObject:
     order = Endpoints.model_validate_json(body)
     endpoints = [Endpoint(**each.model_dump()) for each in order.endpoints]
@@ -253,6 +261,7 @@ def _problem(status: int, detail: str) -> JSONResponse:
 
 
 COMMANDS: list[tuple[str, str, Command]] = [
+    ("POST", "/_sandbox/forget", forget),
     ("PUT", "/_sandbox/endpoints", set_endpoints),
     ("POST", "/_sandbox/play", play_payments),
     ("POST", "/_sandbox/advance", advance),

@@ -77,6 +77,13 @@ class Sandbox:
         self.ledger = Ledger(self.ids, self.clock.now(), self._hear)
         self._held_back: list[Record] | None = None
 
+    def forget(self) -> None:
+        """As after a restart; nothing may be under way."""
+        self.records, self.deliverer = Records(), Deliverer()
+        self.outages, self.silence, self.clock = Outages(), Silence(), Clock()
+        self.kept, self.calls, self.events_kept_days = {}, Counter(), None
+        self.__post_init__()
+
     def configure(self, endpoints: Sequence[Endpoint], patience: Patience) -> None:
         self.deliverer.endpoints = {each.key: each for each in endpoints}
         self.deliverer.patience = patience

@@ -9,9 +9,9 @@ import pytest
 from cli.edge import UsageFault
 from cli.reconcile import moment_of
 from tests.cli.conftest import Farebox
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 

@@ -11,9 +11,9 @@ from services.payments.gateway import client as gateway_client
 from shared.db import Sessions, create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Service
-from tests.sandbox.conftest import START, Receiver, RunningSandbox, process, sandbox
+from tests.sandbox.conftest import START, Receiver, RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from tests.conftest import Database
 from tests.payments.conftest import Hands, Service
 from tests.payments.lives import played
 from tests.payments.test_asking import Event, assert_true, client, life, waiting
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import RunningSandbox, sandbox
 
-__all__ = ["client", "process", "sandbox"]
+__all__ = ["client", "sandbox"]
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from shared.db import create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Hands, Service
 from tests.payments.test_asking import client, events_of
-from tests.sandbox.conftest import START, RunningSandbox, process, sandbox
+from tests.sandbox.conftest import START, RunningSandbox, sandbox
 
-__all__ = ["client", "process", "sandbox"]
+__all__ = ["client", "sandbox"]
 
 DAY = 86_400
 

@@ -12,9 +12,9 @@ from services.payments import asking
 from services.payments.gateway import StripeClient
 from tests.payments.conftest import Hands, Service
 from tests.payments.test_asking import assert_true, events_of, rebuilds_alike
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import RunningSandbox, sandbox
 
-__all__ = ["process", "rebuilds_alike", "sandbox"]
+__all__ = ["rebuilds_alike", "sandbox"]
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from uuid import uuid4
 from tests.conftest import Database
 from tests.payments.mortal import Deed, Errand
 from tests.payments.orders_desk import Caller, shop
-from tests.sandbox.conftest import process, sandbox
+from tests.sandbox.conftest import sandbox
 
-__all__ = ["process", "sandbox", "shop"]
+__all__ = ["sandbox", "shop"]
 
 KILLED = -9
 # More than any of them has: the last ones live to the end.

@@ -11,10 +11,10 @@ from services.payments import gauges
 from services.payments.orders import carry
 from tests.conftest import Database
 from tests.payments.orders_desk import Caller, adhoc, shop
-from tests.sandbox.conftest import process, sandbox
+from tests.sandbox.conftest import sandbox
 from tests.servers import url_of
 
-__all__ = ["process", "sandbox", "shop"]
+__all__ = ["sandbox", "shop"]
 
 EXCEEDS = "urn:farebox:problem:refund-exceeds-payment"
 

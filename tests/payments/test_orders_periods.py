@@ -10,9 +10,9 @@ from shared.consumer import deliver
 from shared.events import CostBreakdown, SubscriptionCostChanged
 from tests.payments.conftest import NOW
 from tests.payments.orders_desk import Caller, shop
-from tests.sandbox.conftest import process, sandbox
+from tests.sandbox.conftest import sandbox
 
-__all__ = ["process", "sandbox", "shop"]
+__all__ = ["sandbox", "shop"]
 
 USER, SUBSCRIPTION = UUID(int=3), UUID(int=7)
 PERIOD = NOW - timedelta(days=1)

@@ -13,9 +13,9 @@ from shared.db import Sessions, create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Hands, Service
 from tests.payments.lives import SUBSCRIPTION, USER
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from tests.payments.lives import SUBSCRIPTION, USER, shuffled
 from tests.payments.test_asking import client
 from tests.payments.test_details import DETAILS
 from tests.payments.test_webhook import NEW, OLD, door, post
-from tests.sandbox.conftest import START, Receiver, RunningSandbox, process, sandbox
+from tests.sandbox.conftest import START, Receiver, RunningSandbox, sandbox
 
-__all__ = ["client", "process", "sandbox"]
+__all__ = ["client", "sandbox"]
 
 VERSIONS = (
     "2017-05-25",

@@ -15,10 +15,10 @@ from tests.conftest import Database
 from tests.payments.conftest import Service
 from tests.payments.lives import every_life
 from tests.pricing.test_openapi import await_answer
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import RunningSandbox, sandbox
 from tests.servers import ROOT
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from services.payments.gateway import StripeClient
@@ -15,9 +14,9 @@ from services.payments.reconcile.walker import Walker
 from services.payments.reconcile.work import reconcile
 from tests.payments.conftest import Hands, Service
 from tests.payments.lives import SUBSCRIPTION, USER
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import PLAIN, RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 Event = dict[str, Any]
 MONTHS = itertools.count(1)
@@ -80,7 +79,7 @@ class Stripe:
         self.sandbox.control("POST", "clock", {"now": int(moment.timestamp())})
 
     def get(self, path: str, **params: object) -> dict[str, Any]:
-        answer = httpx.get(
+        answer = PLAIN.get(
             f"{self.sandbox.url}{path}",
             params={k: str(v) for k, v in params.items()},
             headers={"Authorization": "Bearer sk_test_x"},

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import httpx
 import orjson
 import pytest
 
@@ -36,9 +35,9 @@ from shared.trace import Cause
 from tests.conftest import Database
 from tests.payments.conftest import Hands
 from tests.pricing.conftest import Shop, publish_config
-from tests.sandbox.conftest import RunningSandbox, process, sandbox
+from tests.sandbox.conftest import PLAIN, RunningSandbox, sandbox
 
-__all__ = ["process", "sandbox"]
+__all__ = ["sandbox"]
 
 START = datetime(2026, 1, 31, 9, tzinfo=UTC)
 # More turns than any story here takes: one that never comes to rest is a fault.
@@ -223,7 +222,7 @@ class World:
 
     def listed(self, what: str, parameters: dict[str, str]) -> dict[str, Any]:
         key = {"Authorization": "Bearer sk_test_x"}
-        answer = httpx.get(f"{self.sandbox.url}/v1/{what}", params=parameters, headers=key)
+        answer = PLAIN.get(f"{self.sandbox.url}/v1/{what}", params=parameters, headers=key)
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
 
