@@ -24,6 +24,7 @@ from services.pricing.domain import (
     same_cents,
 )
 from services.pricing.models import Rollout, RolloutItem
+from services.pricing.scopes import Member
 from services.pricing.versions import Current
 from shared import log
 from shared.errors import Conflict
@@ -33,6 +34,7 @@ from shared.events import (
     CostBreakdown,
     SubscriptionCostChanged,
     SubscriptionStatus,
+    TierName,
     derived_id,
 )
 from shared.outbox import publish
@@ -48,6 +50,7 @@ REASONS: Mapping[CostKind, str] = {
     "delivery": "the delivery changed",
     "discount": "the loyalty discount changed",
     "config": "a price version was published",
+    "revert": "a price version was taken back",
 }
 
 logger = log.get("pricing")
@@ -68,6 +71,7 @@ class Subject(BaseModel):
     currency: str
     billing_interval: BillingInterval
     variants: tuple[BoxLine, ...]
+    created_at: datetime
     cost_breakdown: CostBreakdown | None
     price_version: int | None
     delivery_type: str | None
@@ -103,17 +107,28 @@ class Subject(BaseModel):
             return self.variants
         return tuple(line.model_copy(update={"unit_price_minor": None}) for line in self.variants)
 
-    def box(self, prices: Prices) -> Box:
-        """Raises UnknownVariant, and ValueError where there is nothing to price."""
+    def composition(self) -> tuple[int, ...]:
+        """The versions its cost is composed of, in order; rows of earlier releases name one."""
+        if self.cost_breakdown is not None and self.cost_breakdown.price_versions:
+            return self.cost_breakdown.price_versions
+        return () if self.price_version is None else (self.price_version,)
+
+    def delivery(self) -> tuple[str, str]:
+        """Its type and its place.  Raises ValueError where there is nothing to price."""
         if self.delivery_type is None or self.country is None:
             raise ValueError(f"subscription {self.id} cannot be priced: {self.unpriceable()}")
-        return Box(
-            self.currency,
-            priced_lines(self.lines(), prices.get(self.currency, {}), self.currency),
-            self.delivery_type,
-            place_of(self.country, self.region),
-            self.loyalty_discount_minor,
-        )
+        return self.delivery_type, place_of(self.country, self.region)
+
+    def box(self, prices: Prices) -> Box:
+        """Raises UnknownVariant, and ValueError where there is nothing to price."""
+        lines = priced_lines(self.lines(), prices.get(self.currency, {}), self.currency)
+        return Box(self.currency, lines, *self.delivery(), self.loyalty_discount_minor)
+
+    def member(self, tier: TierName) -> Member:
+        """What scopes ask of it.  Raises ValueError where there is nothing to price."""
+        delivery_type, place = self.delivery()
+        variants = frozenset(line.variant_id for line in self.variants)
+        return Member(self.id, self.currency, place, delivery_type, variants, tier, self.created_at)
 
 
 @dataclass(frozen=True)
@@ -164,7 +179,7 @@ async def lock_rows(session: AsyncSession, ids: Collection[UUID]) -> Sequence[Ro
         select(
             *(Subscription.id, Subscription.user_id, Subscription.status, Subscription.currency),
             *(Subscription.billing_interval, Subscription.variants, Subscription.cost_breakdown),
-            *(Subscription.price_version, Subscription.delivery_type),
+            *(Subscription.created_at, Subscription.price_version, Subscription.delivery_type),
             *(Subscription.loyalty_discount_minor, Address.country, Address.region),
         )
         .outerjoin(Address, Address.id == Subscription.delivery_address_id)
@@ -227,9 +242,9 @@ async def reprice(
             continue
         since = max(why.at, version.effective_from)
         changes.append(CostChange(subject, version.number, new, kind, since, why))
-    await _refill(session, unchanged)
+    await refill(session, unchanged)
     for number in set(stamped.values()):
-        await stamp(session, [s for s, by in stamped.items() if by == number], number)
+        await stamp(session, [s for s, by in stamped.items() if by == number], number, (number,))
     await record(session, changes)
     return changes
 
@@ -256,7 +271,7 @@ async def _left_out(
     return behind - waiting
 
 
-async def _refill(session: AsyncSession, boxes: Iterable[tuple[Subject, Box]]) -> None:
+async def refill(session: AsyncSession, boxes: Iterable[tuple[Subject, Box]]) -> None:
     """Note again what a box was priced at, where the storefront rewrote its lines without prices."""
     rows = [
         {"id": str(subject.id), "variants": [line.model_dump(mode="json") for line in box.variants]}
@@ -291,11 +306,15 @@ async def record(session: AsyncSession, changes: Sequence[CostChange]) -> None:
     )
 
 
-async def stamp(session: AsyncSession, ids: Collection[UUID], version: int) -> None:
-    """Say that these subscriptions' costs are those of `version` too."""
+async def stamp(
+    session: AsyncSession, ids: Collection[UUID], version: int, price_versions: tuple[int, ...]
+) -> None:
+    """Say that these subscriptions' costs are those of `version`, and of the whole composition, too."""
     if ids:
+        composition = orjson.dumps(price_versions).decode()
+        said = {"ids": list(ids), "version": version, "composition": composition}
         await session.execute(_HOLD_TRIGGER)
-        await session.execute(_STAMP, {"ids": list(ids), "version": version})
+        await session.execute(_STAMP, said)
         await session.execute(_RELEASE_TRIGGER)
 
 
@@ -317,7 +336,8 @@ def _fact(change: CostChange, revision: int, cost_history_id: int) -> Subscripti
         old_total_minor=old.total_minor if old else None,
         new_total_minor=change.new.total_minor,
         effective_at=change.effective_at,
-        kind=change.kind,
+        # The contract's kinds stand; a price that is taken back is a configuration's as well.
+        kind="config" if change.kind == "revert" else change.kind,
         reason=change.why.reason or REASONS[change.kind],
         changed_by=change.why.changed_by,
     )
@@ -372,5 +392,7 @@ FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, variants jsonb) WHE
 """)
 
 _STAMP = text("""
-UPDATE public.subscriptions SET price_version = :version WHERE id = ANY (CAST(:ids AS uuid[]))
+UPDATE public.subscriptions SET price_version = :version,
+    cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', CAST(:composition AS jsonb))
+WHERE id = ANY (CAST(:ids AS uuid[]))
 """)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal, assert_never
+from typing import Literal, TypeVar, assert_never
 from uuid import UUID
 
 from shared.errors import Conflict, InvalidInput
@@ -32,6 +32,7 @@ from shared.money import round_minor, round_payable
 MAX_AMOUNT_MINOR = 2**53 - 1
 
 Action = Literal["pause", "resume", "cancel"]
+Line = TypeVar("Line", BoxLine, VariantLine)
 CostKind = Literal["created", "variants", "delivery", "config", "discount", "revert"]
 
 
@@ -180,7 +181,7 @@ def offered(terms: Terms, catalogue: Mapping[UUID, int], currency: str) -> Mappi
     return {**catalogue, **terms.variant_prices.get(currency, {})}
 
 
-def moved_lines(lines: Iterable[BoxLine], named: Mapping[UUID, int]) -> tuple[BoxLine, ...]:
+def moved_lines(lines: Iterable[Line], named: Mapping[UUID, int]) -> tuple[Line, ...]:
     """Lines as a version leaves them that names these prices: others keep the price they carry."""
     return tuple(
         line.model_copy(update={"unit_price_minor": named[line.variant_id]})
@@ -205,7 +206,7 @@ def kind_of_change(old: CostBreakdown | None, new: Box) -> CostKind | None:
 
 def same_cents(old: CostBreakdown, new: CostBreakdown) -> bool:
     """Whether every line is the same money, whatever percentages led to it."""
-    return _cents(old) == _cents(new)
+    return old.variants == new.variants and _cents(old) == _cents(new)
 
 
 def end_of_period(anchor: datetime, interval: BillingInterval, number: int = 1) -> datetime:

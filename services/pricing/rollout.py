@@ -153,7 +153,8 @@ async def _move(session: AsyncSession, ids: Sequence[UUID], move: Move) -> None:
     prices = await prices_for(session, subjects)
     results += failed + [_outcome(subject, move, prices) for subject in subjects]
     await record(session, [result.change for result in results if result.change])
-    await stamp(session, [r.subscription_id for r in results if r.stamped], move.version.number)
+    number = move.version.number
+    await stamp(session, [r.subscription_id for r in results if r.stamped], number, (number,))
     await _settle(session, move.version.number, results)
 
 
