@@ -69,6 +69,16 @@ class ConfigPublished(Event):
     tax_rates: dict[str, Decimal]  # place -> fraction: 0.19 is 19 %
     reason: str
     published_by: str
+    # Whom it is for, none: everything.  Of a cohort's version the terms above are those it amounts to, laid over
+    # the version for everything that is in force then.
+    scope: dict[str, Any] | None = None
+    scope_id: int = 1
+    variant_prices_minor: dict[str, dict[UUID, int]] = {}  # currency -> variant -> unit price
+    tax_inclusive: tuple[str, ...] = ()  # places whose prices contain the tax
+    timing: dict[str, Any] | None = None  # who moves when; none: everybody at once
+    approved_by: str | None = None
+    reverts: int | None = None  # the version that this one takes back
+    withdrawn: bool = False  # it was published for later, and is never going to be in force
 
     @property
     def key(self) -> str:
@@ -167,6 +177,28 @@ class SubscriptionCostChanged(CustomerEvent):
     changed_by: str
 
 
+class NoticeDue(CustomerEvent):
+    """A customer is to be told of a higher price by `notify_by`; whoever was not told in time keeps the old one.
+
+    Say that it was done by POST /notices/{notice_id}/told.
+    """
+
+    topic = "pricing"
+    type = "pricing.notice_due"
+
+    notice_id: UUID
+    subscription_id: UUID
+    price_version: int
+    currency: str
+    old_total_minor: int
+    new_total_minor: int
+    old_breakdown: CostBreakdown | None = None
+    new_breakdown: CostBreakdown
+    effective_at: AwareDatetime
+    notify_by: AwareDatetime
+    reason: str
+
+
 PaymentStatus = Literal[
     "requires_payment_method",
     "requires_confirmation",
@@ -246,6 +278,7 @@ class RenewalChanged(CustomerEvent):
     failure_code: str | None = None
     needs_new_method: bool = False  # no attempt before the customer gives another one
     pause: bool = False  # the subscription is to be paused, nobody pays for it
+    resume: bool = False  # it was paused for this renewal's sake, which is paid after all
 
 
 TierName = Literal["bronze", "silver", "gold", "platinum"]
@@ -287,6 +320,7 @@ EVENTS: dict[str, type[Event]] = {
         ConfigPublished,
         SubscriptionChanged,
         SubscriptionCostChanged,
+        NoticeDue,
         PaymentChanged,
         RenewalChanged,
         PointsChanged,
