@@ -1,36 +1,127 @@
-"""What an administrator may write into a price version.  Pure."""
+"""What an administrator may write into a price version, and what a stored version says.  Pure."""
 
+import hashlib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Annotated
+from typing import Annotated, Self
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.pricing.composition import Changes
 from services.pricing.domain import Terms, plain
 from services.pricing.fields import (
     AmountMinor,
     CurrencyCode,
     DeliveryType,
+    Exact,
     Percentage,
     Place,
     Rate,
 )
+from services.pricing.scopes import Instant, Scope
+from services.pricing.timing import Timing
+
+# Of the subscriptions that the preview moves: more of them than this turning out otherwise stops the rollout.
+DRIFT_LIMIT_PERCENT = Decimal(1)
+
+DriftLimit = Annotated[Exact, Field(ge=0, le=100, decimal_places=2)]
+DeliveryCosts = Annotated[dict[DeliveryType, AmountMinor], Field(min_length=1, max_length=50)]
+VariantPrices = Annotated[dict[UUID, AmountMinor], Field(min_length=1, max_length=10_000)]
 
 
 class ConfigDraft(BaseModel):
-    """A version's content: percentage 0.1–50, delivery cost by currency and type, tax rate 0–1 by place."""
+    """A version's content: percentage 0.1–50, delivery cost by currency and type, tax rate 0–1 by place, variant prices.
+
+    For everything (no scope) the first three are given; a cohort's version leaves out what it does not change.
+    `effective_from` left out is the moment of publication.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    admin_percentage: Percentage
-    delivery_cost_minor: dict[
-        CurrencyCode, Annotated[dict[DeliveryType, AmountMinor], Field(min_length=1, max_length=50)]
-    ] = Field(min_length=1, max_length=200)
-    tax_rates: dict[Place, Rate] = Field(min_length=1, max_length=5_000)
+    scope: Scope = Scope()
+    admin_percentage: Percentage | None = None
+    delivery_cost_minor: Annotated[dict[CurrencyCode, DeliveryCosts], Field(max_length=200)] = (
+        Field(default_factory=dict)
+    )
+    tax_rates: Annotated[dict[Place, Rate], Field(max_length=5_000)] = Field(default_factory=dict)
+    tax_inclusive: Annotated[frozenset[Place], Field(max_length=5_000)] | None = None
+    variant_prices_minor: Annotated[dict[CurrencyCode, VariantPrices], Field(max_length=200)] = (
+        Field(default_factory=dict)
+    )
+    timing: Timing = Timing()
+    effective_from: Instant | None = None
+    drift_limit_percent: DriftLimit = DRIFT_LIMIT_PERCENT
+
+    @model_validator(mode="after")
+    def _says_enough(self) -> Self:
+        """For everything it is whole; for a cohort it may say nothing: the cohort is priced as all others then."""
+        needed = {
+            "admin_percentage": self.admin_percentage is not None,
+            "delivery_cost_minor": bool(self.delivery_cost_minor),
+            "tax_rates": bool(self.tax_rates),
+        }
+        missing = [name for name, given in needed.items() if not given]
+        if self.scope.everything and missing:
+            raise ValueError(f"a version for everything gives {' and '.join(missing)} too")
+        return self
 
     @property
-    def terms(self) -> Terms:
-        return Terms(self.admin_percentage, self.delivery_cost_minor, self.tax_rates)
+    def changes(self) -> Changes:
+        return Changes(
+            self.admin_percentage,
+            self.delivery_cost_minor,
+            self.tax_rates,
+            self.tax_inclusive,
+            self.variant_prices_minor,
+        )
+
+    def stored(self) -> dict[str, object]:
+        """As the columns of pricing_configs keep it; what is left out is NULL there."""
+        written = self.model_dump(mode="json")
+        inclusive = self.tax_inclusive
+        return {
+            "admin_percentage": self.admin_percentage,
+            "delivery_cost_minor": written["delivery_cost_minor"] or None,
+            "tax_rates": written["tax_rates"] or None,
+            "tax_inclusive": None if inclusive is None else sorted(inclusive),
+            "variant_prices_minor": written["variant_prices_minor"],
+            "timing": written["timing"],
+            "effective_from": self.effective_from,
+            "drift_limit_percent": self.drift_limit_percent,
+        }
+
+    def digest(self, reverts: int | None = None) -> bytes:
+        """SHA-256 of the content, the same however it was written: what a preview's chain begins with."""
+        written = self.model_dump(mode="json")
+        written["scope"] = self.scope.definition()
+        if self.tax_inclusive is not None:
+            written["tax_inclusive"] = sorted(self.tax_inclusive)
+        written["reverts"] = reverts
+        # 10 and 10.0 are one percentage, wherever they were read.
+        written["drift_limit_percent"] = str(plain(self.drift_limit_percent))
+        return hashlib.sha256(orjson.dumps(written, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def stored_changes(
+    admin_percentage: Decimal | None,
+    delivery_cost_minor: Mapping[str, Mapping[str, int]] | None,
+    tax_rates: Mapping[str, str] | None,
+    tax_inclusive: list[str] | None,
+    variant_prices_minor: Mapping[str, Mapping[str, int]],
+) -> Changes:
+    """Changes as a row of pricing_configs keeps them; rates are stored as text."""
+    return Changes(
+        None if admin_percentage is None else plain(admin_percentage),
+        delivery_cost_minor or {},
+        _rates(tax_rates or {}),
+        None if tax_inclusive is None else frozenset(tax_inclusive),
+        {
+            currency: {UUID(variant): price for variant, price in prices.items()}
+            for currency, prices in variant_prices_minor.items()
+        },
+    )
 
 
 def stored_terms(
@@ -39,8 +130,11 @@ def stored_terms(
     tax_rates: Mapping[str, str],
 ) -> Terms:
     """Terms as a row of pricing_configs keeps them; rates are stored as text."""
+    return Terms(plain(admin_percentage), delivery_cost_minor, _rates(tax_rates))
+
+
+def _rates(tax_rates: Mapping[str, str]) -> dict[str, Decimal]:
     try:
-        rates = {place: plain(Decimal(rate)) for place, rate in tax_rates.items()}
+        return {place: plain(Decimal(rate)) for place, rate in tax_rates.items()}
     except InvalidOperation as error:
         raise ValueError(f"a stored tax rate is no number: {dict(tax_rates)}") from error
-    return Terms(plain(admin_percentage), delivery_cost_minor, rates)
