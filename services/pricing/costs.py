@@ -17,16 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing.domain import (
     Box,
     CostKind,
-    cost,
-    kind_of_change,
     place_of,
     priced_lines,
-    same_cents,
 )
-from services.pricing.models import Rollout, RolloutItem
 from services.pricing.scopes import Member
-from services.pricing.versions import Current
-from shared import log
 from shared.errors import Conflict
 from shared.events import (
     BillingInterval,
@@ -52,8 +46,6 @@ REASONS: Mapping[CostKind, str] = {
     "config": "a price version was published",
     "revert": "a price version was taken back",
 }
-
-logger = log.get("pricing")
 
 
 class UnreadableSubscription(Conflict):
@@ -206,69 +198,6 @@ async def current_prices(session: AsyncSession, variants: Collection[UUID]) -> P
         for currency, variant_id, price_minor in found:
             prices.setdefault(currency, {})[variant_id] = price_minor
     return prices
-
-
-async def reprice(
-    session: AsyncSession, current: Current, whys: Mapping[UUID, Why]
-) -> list[CostChange]:
-    """Bring the cost of these subscriptions in line with what their rows say; none that is already is touched.
-
-    Raises NoDeliveryCost, NoTaxRate, UnknownVariant, UnreadableSubscription.
-    """
-    subjects = [Subject.of(row) for row in await lock_rows(session, whys)]
-    prices = await prices_for(session, subjects)
-    left_out = await _left_out(session, current, subjects)
-    changes: list[CostChange] = []
-    unchanged: list[tuple[Subject, Box]] = []
-    stamped: dict[UUID, int] = {}
-    for subject in subjects:
-        why = whys[subject.id]
-        version = current.at(why.at)
-        if version is None or subject.unpriceable():
-            reason = subject.unpriceable() or "no price version is in force"
-            logger.info("subscription not priced", subscription_id=str(subject.id), reason=reason)
-            continue
-        box = subject.box(prices)
-        kind = kind_of_change(subject.cost_breakdown, box)
-        if kind is None and subject.id in left_out:
-            kind = "config"
-        if kind is None:
-            unchanged.append((subject, box))
-            continue
-        old, new = subject.cost_breakdown, cost(version.terms, box)
-        if kind == "config" and old is not None and same_cents(old, new):
-            unchanged.append((subject, box))
-            stamped[subject.id] = version.number
-            continue
-        since = max(why.at, version.effective_from)
-        changes.append(CostChange(subject, version.number, new, kind, since, why))
-    await refill(session, unchanged)
-    for number in set(stamped.values()):
-        await stamp(session, [s for s, by in stamped.items() if by == number], number, (number,))
-    await record(session, changes)
-    return changes
-
-
-async def _left_out(
-    session: AsyncSession, current: Current, subjects: Iterable[Subject]
-) -> set[UUID]:
-    """Of those priced by another version, whom the active one's rollout has passed by: it does not come back."""
-    if current.active is None:
-        return set()
-    number = current.active.number
-    behind = {s.id for s in subjects if s.price_version not in (None, number)}
-    rollout = await session.get(Rollout, number) if behind else None
-    if rollout is None:
-        return set()
-    statement = select(RolloutItem.subscription_id).where(
-        RolloutItem.price_version == number,
-        RolloutItem.subscription_id.in_(behind),
-        RolloutItem.outcome.is_(None),
-    )
-    waiting = set(await session.scalars(statement))
-    if rollout.status == "listing":
-        waiting |= {i for i in behind if rollout.listed_to is None or i > rollout.listed_to}
-    return behind - waiting
 
 
 async def refill(session: AsyncSession, boxes: Iterable[tuple[Subject, Box]]) -> None:

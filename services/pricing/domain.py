@@ -178,7 +178,8 @@ def priced_lines(
 
 def offered(terms: Terms, catalogue: Mapping[UUID, int], currency: str) -> Mapping[UUID, int]:
     """What variants sell for to whoever `terms` are for: their price, else the catalogue's."""
-    return {**catalogue, **terms.variant_prices.get(currency, {})}
+    named = terms.variant_prices.get(currency)
+    return {**catalogue, **named} if named else catalogue
 
 
 def moved_lines(lines: Iterable[Line], named: Mapping[UUID, int]) -> tuple[Line, ...]:

@@ -1,18 +1,23 @@
 """Load, decide, record.  Callers own the transaction; nothing here commits."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pricing.costs import Why, reprice
-from services.pricing.versions import current_versions
+from services.pricing.costs import Why
+from services.pricing.layers import current_versions
+from services.pricing.reprice import asks_for_tiers, reprice
 from shared.consumer import Handlers
-from shared.events import PointsChanged, RenewalChanged, SubscriptionChanged
+from shared.events import PointsChanged, RenewalChanged, SubscriptionChanged, TierChanged
 from shared.outbox import say_why
+from shared.storefront import Subscription
 from shared.trace import Cause
 
 STOREFRONT = "storefront"
+LOYALTY = "loyalty"
+OTHER_TIER = "the loyalty tier changed"
 
 
 async def price_changed_subscriptions(
@@ -44,6 +49,32 @@ async def note_points(session: AsyncSession, facts: Sequence[PointsChanged]) -> 
     await session.execute(_EARNED, {"ids": fresh, "points": points})
 
 
+async def follow_tiers(session: AsyncSession, facts: Sequence[TierChanged]) -> None:
+    """Remember customers' tiers, and price anew whom a tier's prices now cover, or cover no more."""
+    newest: dict[str, TierChanged] = {}
+    for fact in sorted(facts, key=lambda fact: fact.revision):
+        newest[str(fact.customer_id)] = fact
+    # Before any row is locked, as everybody does who prices.
+    layers = await current_versions(session)
+    users = sorted(newest)
+    heard = {
+        "users": users,
+        "tiers": [newest[user].new_tier for user in users],
+        "revisions": [newest[user].revision for user in users],
+    }
+    fresh = list(await session.scalars(_TIERS, heard))
+    if not fresh or not asks_for_tiers(layers):
+        return
+    theirs = select(Subscription.id, Subscription.user_id).where(
+        Subscription.user_id.in_(fresh), Subscription.status != "canceled"
+    )
+    whys: dict[UUID, Why] = {}
+    for subscription_id, user_id in await session.execute(theirs):
+        fact = newest[str(user_id)]
+        whys[subscription_id] = Why(LOYALTY, Cause.of(fact), fact.occurred_at, OTHER_TIER)
+    await reprice(session, layers, whys)
+
+
 async def follow_renewals(session: AsyncSession, facts: Sequence[RenewalChanged]) -> None:
     """The next period begins when it is paid; who never paid is paused where the business wants that.
 
@@ -52,6 +83,8 @@ async def follow_renewals(session: AsyncSession, facts: Sequence[RenewalChanged]
     # Locked in order of id, as everybody locks subscriptions here.
     for fact in sorted(facts, key=lambda fact: (fact.subscription_id, fact.revision)):
         match fact.status:
+            case "paid" | "recovered" if fact.resume:
+                statement = _RESUME
             case "paid" | "recovered":
                 statement = _ADVANCE
             case "given_up" if fact.pause:
@@ -63,10 +96,15 @@ async def follow_renewals(session: AsyncSession, facts: Sequence[RenewalChanged]
         await session.execute(statement, {"id": fact.subscription_id, **period})
 
 
-# Whoever canceled in the meantime has paid for the period all the same, but gets no next one.
+# Whoever canceled in the meantime has paid for the period all the same, but gets no next one.  A period whose end
+# somebody put off while its successor was being paid ends there all the same, unless that is later still.
 _ADVANCE = text("""
 UPDATE public.subscriptions SET period_start = :start, period_end = :end
-WHERE id = :id AND status <> 'canceled' AND period_end <= :start AND period_end < :end
+WHERE id = :id AND status <> 'canceled' AND period_end < :end
+""")
+_RESUME = text("""
+UPDATE public.subscriptions SET status = 'active', period_start = :start, period_end = :end
+WHERE id = :id AND status = 'paused' AND period_end < :end
 """)
 # Only for the period that nobody paid: a subscription that went on without us is none of ours.
 _PAUSE = text("""
@@ -94,8 +132,17 @@ FROM (
 WHERE s.id = t.id
 """)
 
+_TIERS = text("""
+INSERT INTO user_tiers AS t (user_id, tier, revision)
+SELECT * FROM unnest(CAST(:users AS uuid[]), CAST(:tiers AS text[]), CAST(:revisions AS bigint[])) ORDER BY 1
+ON CONFLICT (user_id) DO UPDATE SET tier = excluded.tier, revision = excluded.revision
+WHERE t.revision < excluded.revision
+RETURNING user_id
+""")
+
 HANDLERS: Handlers = {
     SubscriptionChanged: price_changed_subscriptions,
     PointsChanged: note_points,
+    TierChanged: follow_tiers,
     RenewalChanged: follow_renewals,
 }

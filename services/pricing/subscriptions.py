@@ -13,15 +13,16 @@ from pydantic import BaseModel
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pricing.costs import Why, lock_rows, reprice
+from services.pricing.costs import Why, lock_rows
 from services.pricing.domain import (
     Action,
     NotInThisState,
     end_of_period,
     status_after,
 )
+from services.pricing.layers import Layers, NoPriceInForce, current_versions
 from services.pricing.models import SubscriptionCostHistory
-from services.pricing.versions import Current, NoPriceInForce, current_versions
+from services.pricing.reprice import priceable_at, reprice
 from shared.errors import InvalidInput, NotFound
 from shared.events import BillingInterval, BoxLine, SubscriptionStatus
 from shared.outbox import say_why
@@ -70,7 +71,7 @@ class Held(BaseModel):
 
 async def create_subscription(session: AsyncSession, order: Order, why: Why) -> UUID:
     """Raises UnknownUser, UnknownAddress, UnknownVariant, NoPriceInForce and what the cost rule raises."""
-    current = await _priceable(session, why)
+    layers = await _priceable(session, why)
     if await session.get(User, order.user_id) is None:
         raise UnknownUser(f"there is no user {order.user_id}")
     await _check_address(session, order.user_id, order.delivery.address_id)
@@ -89,7 +90,7 @@ async def create_subscription(session: AsyncSession, order: Order, why: Why) -> 
         next_delivery_on=order.delivery.next_on,
     )
     subscription_id = (await session.scalars(statement.returning(Subscription.id))).one()
-    await reprice(session, current, {subscription_id: why})
+    await reprice(session, layers, {subscription_id: why})
     return subscription_id
 
 
@@ -97,20 +98,20 @@ async def change_variants(
     session: AsyncSession, subscription_id: UUID, lines: tuple[BoxLine, ...], why: Why
 ) -> None:
     """Another box, at the variants' current prices; the same box again keeps what it was priced at."""
-    current = await _priceable(session, why)
+    layers = await _priceable(session, why)
     subject = await _locked(session, subscription_id)
     _open(subject)
     if _contents(subject.variants) == _unpriced(lines):
         return
     await say_why(session, why.cause, why.at)
     await _write(session, subscription_id, variants=_unpriced(lines))
-    await reprice(session, current, {subscription_id: why})
+    await reprice(session, layers, {subscription_id: why})
 
 
 async def change_delivery(
     session: AsyncSession, subscription_id: UUID, delivery: Delivery, why: Why
 ) -> None:
-    current = await _priceable(session, why)
+    layers = await _priceable(session, why)
     subject = await _locked(session, subscription_id)
     _open(subject)
     await _check_address(session, subject.user_id, delivery.address_id)
@@ -122,7 +123,7 @@ async def change_delivery(
         delivery_address_id=delivery.address_id,
         **({} if delivery.next_on is None else {"next_delivery_on": delivery.next_on}),
     )
-    await reprice(session, current, {subscription_id: why})
+    await reprice(session, layers, {subscription_id: why})
 
 
 async def change_status(
@@ -167,12 +168,12 @@ async def cost_history(
     ).all()
 
 
-async def _priceable(session: AsyncSession, why: Why) -> Current:
+async def _priceable(session: AsyncSession, why: Why) -> Layers:
     """Before any row is locked: whoever activates a version waits for us, and others for them."""
-    current = await current_versions(session)
-    if current.at(why.at) is None:
+    layers = await current_versions(session)
+    if not priceable_at(layers, why.at):
         raise NoPriceInForce("no price version is in force; publish one first")
-    return current
+    return layers
 
 
 async def _locked(session: AsyncSession, subscription_id: UUID) -> Held:
