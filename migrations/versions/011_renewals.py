@@ -26,6 +26,7 @@ FROM payments.subscription_costs
 
 def upgrade() -> None:
     _create_known()
+    _create_methods()
     _create_renewals()
     _index_renewals()
     for table in TABLES:
@@ -45,6 +46,7 @@ def _create_known() -> None:
         sa.Column("period_end", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("anchor_at", sa.DateTime(timezone=True)),
+        sa.Column("left_at", sa.DateTime(timezone=True)),
         sa.Column("resumed_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
             "status IN ('active', 'paused', 'canceled')",
@@ -74,6 +76,9 @@ def _create_known() -> None:
         sa.PrimaryKeyConstraint("subscription_id", "revision", name=op.f("pk_told_costs")),
         schema="payments",
     )
+
+
+def _create_methods() -> None:
     op.create_table(
         "payment_methods",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -87,8 +92,17 @@ def _create_known() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
+        sa.Column("learnt_from", sa.String()),
+        sa.Column("is_news", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_payment_methods")),
         schema="payments",
+    )
+    op.create_index(
+        "ix_payment_methods_news",
+        "payment_methods",
+        ["user_id"],
+        schema="payments",
+        postgresql_where=sa.text("is_news"),
     )
 
 
@@ -115,6 +129,7 @@ def _create_renewals() -> None:
             "needs_new_method", sa.Boolean(), server_default=sa.text("false"), nullable=False
         ),
         sa.Column("past_due_at", sa.DateTime(timezone=True)),
+        sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
         sa.Column("revision", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(

@@ -25,7 +25,7 @@ COUNTS = text("""
         -- Stripe's own troubles pass within minutes: after that somebody should look why.
         (SELECT count(*) FROM stripe_orders
             WHERE status = 'open' AND created_at < now() - interval '1 hour') AS late,
-        (SELECT count(*) FROM stripe_orders WHERE status = 'open' AND failure_code IS NOT NULL)
+        (SELECT count(*) FROM stripe_orders WHERE status = 'open' AND failure_code <> 'withdrawing')
             AS held
     FROM payment_intents
 """)

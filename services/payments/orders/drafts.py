@@ -25,6 +25,8 @@ from services.payments.orders.shapes import (
     PaymentToCreate,
     PaymentToRefund,
 )
+from services.payments.renewals.models import Renewal
+from services.payments.renewals.outcomes import adopt
 from shared.errors import Conflict, InvalidInput, NotFound, Unavailable
 from shared.money import to_stripe
 from shared.trace import Cause
@@ -46,12 +48,13 @@ class Wish:
 
 async def create(session: AsyncSession, wish: Wish, asked: PaymentToCreate) -> Order:
     metadata = {ORDER_KEY: str(wish.order_id)}
+    given_up: Renewal | None = None
     if asked.subscription_id is None:
         if asked.user_id is None or asked.shown is None:
             raise InvalidInput("give subscription_id, or user_id with amount_minor and currency")
         user_id, (amount_minor, currency) = asked.user_id, asked.shown
     else:
-        user_id, price = await _period(session, wish, asked, metadata)
+        user_id, price, given_up = await _period(session, wish, asked, metadata)
         amount_minor, currency = price.total_minor, price.currency
         metadata |= {
             "subscription_id": str(asked.subscription_id),
@@ -65,7 +68,7 @@ async def create(session: AsyncSession, wish: Wish, asked: PaymentToCreate) -> O
         "metadata": metadata,
         **_how(asked),
     }
-    return Order(
+    order = Order(
         id=wish.order_id,
         kind="create",
         parameters=parameters,
@@ -77,27 +80,34 @@ async def create(session: AsyncSession, wish: Wish, asked: PaymentToCreate) -> O
         amount_minor=amount_minor,
         traceparent=wish.cause.traceparent,
     )
+    if given_up is not None:
+        adopt(given_up, order)
+    return order
 
 
 async def _period(
     session: AsyncSession, wish: Wish, asked: PaymentToCreate, metadata: dict[str, str]
-) -> tuple[UUID, periods.Price]:
-    """Whom the period is charged to and for how much; `metadata` learns which one it is."""
+) -> tuple[UUID, periods.Price, Renewal | None]:
+    """Whom the period is charged to, for how much, and its renewal where that was given up.
+
+    `metadata` learns which period it is.
+    """
     if asked.subscription_id is None:
         raise InvalidInput("a period is a subscription's")
     user_id = await periods.customer_of(session, asked.subscription_id)
     if asked.user_id not in (None, user_id):
         raise InvalidInput(f"subscription {asked.subscription_id} is not user {asked.user_id}'s")
-    start = asked.period_start or await periods.current_period(session, asked.subscription_id)
+    start = await periods.period_of(session, asked.subscription_id, asked.period_start, wish.now)
+    given_up = None
     if start is not None:
-        await periods.require_free(session, asked.subscription_id, start)
+        given_up = await periods.require_free(session, asked.subscription_id, start)
         metadata[periods.PERIOD_KEY] = periods.written(start)
     price = await periods.price_at(session, asked.subscription_id, max(start or wish.now, wish.now))
     if price.total_minor == 0:
         raise InvalidInput("it costs nothing: there is nothing to pay")
     if asked.shown not in (None, (price.total_minor, price.currency)):
         raise _changed(price)
-    return user_id, price
+    return user_id, price, given_up
 
 
 def _how(asked: PaymentToCreate) -> dict[str, object]:
@@ -224,6 +234,13 @@ def _changed(price: periods.Price) -> rules.PriceChanged:
         currency=price.currency,
         price_version=price.price_version,
     )
+
+
+async def left_minor(session: AsyncSession, payment: PaymentIntent) -> int:
+    """What of it can be given back, none while it is fought over; changed by nobody until the transaction ends."""
+    await session.refresh(payment, with_for_update=True)
+    given = await _given_back(session, payment)
+    return 0 if rules.is_disputed(given) else given.left_minor
 
 
 async def _given_back(session: AsyncSession, payment: PaymentIntent) -> rules.Given:

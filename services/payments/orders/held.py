@@ -13,6 +13,8 @@ from services.payments.gateway import StripeBarred
 from shared import log
 from shared.clock import Clock
 
+# Not held, but not asked again either: its customer has left, see renewals/follow.py.
+WITHDRAWING, WITHDRAWN = "withdrawing", "withdrawn"
 # Whoever has put the key right sees it work before the coffee is cold.
 TRY_AGAIN = timedelta(minutes=1)
 # Each held order puts the next tries off by this much, so that a hundred wrong calls a second are never made.
@@ -21,10 +23,10 @@ SPACING = timedelta(seconds=1)
 KEY_IN_USE = timedelta(hours=1)
 
 # What was refused at the door was not asked: an order that was never let in may still be withdrawn, and its key's day
-# has not begun.  A confirmation keeps its age all the same: nobody waits an hour for it.
+# has not begun.  What somebody waits for keeps its age all the same: nobody waits an hour for it.
 HOLD = """
 UPDATE stripe_orders SET failure_code = $2, last_error = $3, ask_after = $4, attempts = greatest(attempts - 1, 0),
-    first_asked_at = CASE WHEN $5 OR kind = 'confirm' THEN first_asked_at END
+    first_asked_at = CASE WHEN $5 THEN first_asked_at END
 WHERE id = $1 AND status = 'open'
 """
 HELD = """
@@ -58,13 +60,13 @@ async def hold(
     was: tuple[bool, str | None],
     at: datetime,
 ) -> None:
-    """`was`: whether Stripe was asked before this time, and what held the order then."""
-    asked_before, held_by = was
+    """`was`: whether the order's age counts from before this time, and what held it then."""
+    keeps_age, held_by = was
     bar = barred.bar
     others = await connection.fetchval(HELD, bar, order_id)
     wait = KEY_IN_USE if bar == "idempotency_error" else TRY_AGAIN + others * SPACING
-    maybe_done = asked_before or bar == "idempotency_error"
-    await connection.execute(HOLD, order_id, bar, barred.detail, at + wait, maybe_done)
+    keeps_age = keeps_age or bar == "idempotency_error"
+    await connection.execute(HOLD, order_id, bar, barred.detail, at + wait, keeps_age)
     if held_by != bar:
         # One line for each is for whoever looks for it; the first is the operator's.
         say = logger.warning if others else logger.error

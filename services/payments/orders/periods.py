@@ -1,6 +1,7 @@
 """What a subscription's period costs, and whether somebody has ordered it to be paid already."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,15 +11,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.payments.models import PaymentIntent, SubscriptionCost
 from services.payments.orders.models import StripeOrder
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, InvalidInput, NotFound
 
 PERIOD_KEY = "period_start"
 # A renewal in one of these charges nobody any more.
 OVER = ("canceled", "given_up")
+# In one of these the period waits for money.
+UNPAID = ("due", "charging", "past_due", "given_up")
+SAME_INSTANT = timedelta(seconds=1)
 
 
 class PeriodOrdered(Conflict):
     title = "This period is paid, or being paid, already"
+
+
+class UnknownPeriod(InvalidInput):
+    title = "The subscription has no such period"
+
+
+class NoRunningPeriod(Conflict):
+    title = "The subscription's period is over"
 
 
 class NotPriced(Conflict):
@@ -50,10 +62,47 @@ async def customer_of(session: AsyncSession, subscription_id: UUID) -> UUID:
     return user_id
 
 
-async def current_period(session: AsyncSession, subscription_id: UUID) -> datetime | None:
-    """When its running period began; None where pricing has not said."""
+async def period_of(
+    session: AsyncSession, subscription_id: UUID, wanted: datetime | None, now: datetime
+) -> datetime | None:
+    """The start of the period that is to be paid: the wanted one, or the one that waits for money, or the running one.
+
+    None for a subscription whose periods pricing has said nothing of.  Raises UnknownPeriod or NoRunningPeriod.
+    """
     known = await session.get(BillableSubscription, subscription_id)
-    return known.period_start if known else None
+    waiting = await session.scalar(
+        select(Renewal.period_start)
+        .where(Renewal.subscription_id == subscription_id, Renewal.status.in_(UNPAID))
+        .order_by(Renewal.period_start.desc())
+        .limit(1)
+    )
+    start, end = (known.period_start, known.period_end) if known else (None, None)
+    if waiting is not None and end is not None and waiting < end:
+        waiting = None  # the subscription has moved on since
+    if wanted is not None:
+        return _same(subscription_id, wanted, (waiting, start, end))
+    if waiting is not None or start is None:
+        return waiting
+    if end is not None and end <= now:
+        raise NoRunningPeriod(
+            f"its period ended at {written(end)}: say which period is paid, by its period_start",
+            period_start=written(start),
+            next_period_start=written(end),
+        )
+    return start
+
+
+def _same(subscription_id: UUID, wanted: datetime, known: Iterable[datetime | None]) -> datetime:
+    """Which of the known ones is meant: some callers' clocks are cut off at milliseconds."""
+    starts = [each for each in known if each is not None]
+    for start in starts:
+        if abs(start - wanted) < SAME_INSTANT:
+            return start
+    begin = ", ".join(written(each) for each in starts) or "not known here"
+    raise UnknownPeriod(
+        f"subscription {subscription_id} has no period from {written(wanted)}; its periods begin: {begin}",
+        period_starts=[written(each) for each in starts],
+    )
 
 
 async def price_at(session: AsyncSession, subscription_id: UUID, at: datetime) -> Price:
@@ -74,11 +123,6 @@ async def price_at(session: AsyncSession, subscription_id: UUID, at: datetime) -
             f"no cost of subscription {subscription_id} is in force at {at.isoformat()}"
         )
     return Price(told.currency, told.total_minor, told.price_version, told.cost_history_id)
-
-
-async def is_ordered(session: AsyncSession, subscription_id: UUID, period_start: datetime) -> bool:
-    """Whether the API was asked to have this period paid, and that may still come to money."""
-    return await order_of(session, subscription_id, period_start) is not None
 
 
 async def order_of(
@@ -105,24 +149,37 @@ async def order_of(
 
 async def require_free(
     session: AsyncSession, subscription_id: UUID, period_start: datetime
-) -> None:
-    """Nobody else orders this period until the transaction ends.  Raises PeriodOrdered."""
+) -> Renewal | None:
+    """Nobody else orders this period until the transaction ends; its renewal, where that was given up.
+
+    Raises PeriodOrdered, also for a period within another one that is paid or on its way.
+    """
     await lock(session, subscription_id, period_start)
+    renewals = select(Renewal).where(Renewal.subscription_id == subscription_id)
     renewal = await session.scalar(
-        select(Renewal).where(
-            Renewal.subscription_id == subscription_id,
-            Renewal.period_start == period_start,
-            Renewal.status.not_in(OVER),
-        )
+        renewals.where(Renewal.period_end > period_start, Renewal.status.not_in(OVER))
+        .order_by(Renewal.period_start)
+        .limit(1)
     )
     if renewal is not None:
         raise PeriodOrdered(
-            f"the period from {written(period_start)} is renewed by itself: it is {renewal.status}",
+            f"the period from {written(renewal.period_start)} is renewed by itself: it is {renewal.status}",
             renewal_id=str(renewal.id),
             status=renewal.status,
         )
-    if await is_ordered(session, subscription_id, period_start):
-        raise PeriodOrdered(f"the period from {written(period_start)} has a payment already")
+    order = await order_of(session, subscription_id, period_start)
+    if order is not None:
+        raise PeriodOrdered(
+            f"the period from {written(period_start)} has a payment already",
+            order_id=str(order.id),
+            payment_id=str(order.payment_id) if order.payment_id else None,
+        )
+    given_up: Renewal | None = await session.scalar(
+        renewals.where(Renewal.period_start == period_start, Renewal.status == "given_up")
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return given_up
 
 
 async def lock(session: AsyncSession, subscription_id: UUID, period_start: datetime) -> None:

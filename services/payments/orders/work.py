@@ -41,6 +41,8 @@ BATCH_ORDERS = 20
 HELD = timedelta(seconds=90)
 # Stripe forgets a key after 24 hours: from then on the same request would be done once more.
 KEY_LIVES = timedelta(hours=23)
+# A request that Stripe has not answered is done by then, or never.
+STRIPE_IS_AT_IT = timedelta(minutes=10)
 KEYS_FORGOTTEN = timedelta(hours=24)
 # Whoever confirmed a payment waits no longer than this, and is not to be charged after that.
 CONFIRMATION_LIVES = timedelta(hours=1)
@@ -109,8 +111,14 @@ class Claimed:
                 return f"/v1/payment_intents/{self.stripe_payment_id}/{self.kind}"
 
     @property
+    def is_waited_for(self) -> bool:
+        """Somebody stands before a screen, and will have gone or paid otherwise in an hour."""
+        at_once = self.parameters.get("confirm") is True and not self.parameters.get("off_session")
+        return self.kind == "confirm" or (self.kind == "create" and at_once)
+
+    @property
     def lives(self) -> timedelta:
-        return CONFIRMATION_LIVES if self.kind == "confirm" else KEY_LIVES
+        return CONFIRMATION_LIVES if self.is_waited_for else KEY_LIVES
 
 
 async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock: Clock) -> int:
@@ -164,8 +172,9 @@ async def _carry_out(
 
 async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Refused:
     """What Stripe answers; an order too old for its key is looked for first.  Raises StripeAway."""
-    if order.asked_before and now - order.first_asked_at > order.lives:
-        found = await find(client, _lost(order))
+    age = now - order.first_asked_at
+    if order.asked_before and (age > order.lives or order.held_by == held.WITHDRAWING):
+        found = await find(client, _lost(order)) or _given_up(order, age)
         if found is not None:
             return found
     if order.kind == "confirm" and (refused := await _told_otherwise(client, order)):
@@ -185,6 +194,19 @@ async def _used(client: StripeClient, order: Claimed) -> Done | Refused | None:
     """What an order's key was used for before, with other parameters: by a database that was restored since, mostly."""
     lost = _lost(order)
     return await find(client, replace(lost, asked_at=lost.asked_at - KEYS_FORGOTTEN))
+
+
+def _given_up(order: Claimed, age: timedelta) -> Refused | None:
+    """What Stripe has not done and nobody wants any more.  Raises StripeAway while it may still be at it."""
+    if order.held_by == held.WITHDRAWING:
+        if age < STRIPE_IS_AT_IT:
+            raise StripeAway("its customer has left; whether Stripe is still at it is waited for")
+        message = "the customer left before Stripe did it"
+        return Refused(held.WITHDRAWN, None, message, 409, None)
+    if order.is_waited_for:
+        message = "too old to be charged now: ask the customer again"
+        return Refused("confirmation_expired", None, message, 409, None)
+    return None
 
 
 def _lost(order: Claimed) -> Lost:
@@ -248,9 +270,11 @@ async def put_off(
 ) -> None:
     """The outcome is not known, or Stripe does not listen: the order stays open and is asked again."""
     if isinstance(away, StripeBarred):
-        was = (order.asked_before, order.held_by)
+        was = (order.asked_before or order.is_waited_for, order.held_by)
         await held.hold(connection, order.id, away, was, at)
         return
     logger.warning("order stays open", order_id=str(order.id), error=away.detail)
-    wait = BACKOFF[min(order.attempts, len(BACKOFF)) - 1]
+    said = away.data.get("retry_after_seconds")
+    asked = timedelta(seconds=said) if isinstance(said, int) else timedelta(0)
+    wait = max(asked, BACKOFF[min(order.attempts, len(BACKOFF)) - 1])
     await connection.execute(POSTPONE, order.id, away.detail, at + wait)

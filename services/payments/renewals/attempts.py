@@ -41,7 +41,7 @@ NO_METHOD = "no_payment_method"
 
 
 async def attempt_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
-    """Charge, end or put off every renewal whose time has come; how many were looked at."""
+    """Charge, end or put off every renewal whose time has come; how many."""
     due = (
         select(Renewal.id)
         .where(Renewal.next_attempt_at <= now)
@@ -50,14 +50,17 @@ async def attempt_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
     )
     async with sessions.begin() as session:
         ids = list(await session.scalars(due))
-    await in_turn(sessions, [(each, _attempt) for each in ids], rules, now)
-    return len(ids)
+    return await in_turn(sessions, [(each, _attempt) for each in ids], rules, now)
 
 
 async def in_turn(
     sessions: Sessions, work: Sequence[tuple[UUID, Step]], rules: Rules, now: datetime
-) -> None:
-    """Take each step on its renewal, some to a transaction; whom somebody else is at work on is passed by."""
+) -> int:
+    """Take each step on its renewal, some to a transaction; whom somebody else is at work on is passed by.
+
+    How many it changed: a worker that is told of work which it then does not do would never rest.
+    """
+    changed = 0
     for start in range(0, len(work), STEPS_TOGETHER):
         async with sessions.begin() as session:
             for renewal_id, step in work[start : start + STEPS_TOGETHER]:
@@ -65,7 +68,14 @@ async def in_turn(
                 statement = select(Renewal).where(Renewal.id == renewal_id)
                 renewal = await session.scalar(statement.with_for_update(skip_locked=True))
                 if renewal is not None:
+                    before = _place(renewal)
                     await step(session, renewal, rules, now)
+                    changed += _place(renewal) != before
+    return changed
+
+
+def _place(renewal: Renewal) -> tuple[object, ...]:
+    return (renewal.status, renewal.revision, renewal.next_attempt_at, renewal.order_id)
 
 
 async def _attempt(session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime) -> None:

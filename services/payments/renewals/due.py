@@ -3,16 +3,16 @@
 Nothing is charged here.  A period is written down once, whoever looks and however often.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.orders.periods import lock, order_of
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
-from services.payments.renewals.outcomes import Rules
+from services.payments.renewals.outcomes import Rules, adopt
 from services.payments.renewals.periods import anchor_of, end_of, start_around
 from shared.db import Sessions
 from shared.errors import NotUnderstood
@@ -27,7 +27,8 @@ INTERVALS: dict[str, BillingInterval] = {
     "year": "year",
 }
 
-# Neither a period that is written down already nor one that lies within another that is paid or on its way.
+# Neither a period that is written down already nor one that lies within another that is paid or on its way.  What is
+# paid holds back until it is over, also where a storefront has set the subscription's period back meanwhile.
 DUE = text("""
 SELECT b.subscription_id FROM billable_subscriptions b
 WHERE b.status = 'active' AND b.period_end <= :now AND coalesce(b.resumed_at, :now) <= :now
@@ -39,6 +40,7 @@ WHERE b.status = 'active' AND b.period_end <= :now AND coalesce(b.resumed_at, :n
         WHERE r.subscription_id = b.subscription_id
             AND (r.period_start >= greatest(b.period_end, b.resumed_at)
                 OR (r.status NOT IN ('given_up', 'canceled')
+                    AND (r.status <> 'paid' OR r.period_end > :now)
                     AND r.period_end > greatest(b.period_end, b.resumed_at))))
 ORDER BY b.period_end
 LIMIT :limit
@@ -82,7 +84,13 @@ async def _open(session: AsyncSession, subscription_id: UUID, rules: Rules, now:
     if subscription is None or subscription.period_end is None:
         raise NotUnderstood(f"subscription {subscription_id} is due without a period")
     interval = INTERVALS[subscription.billing_interval]
-    start = await _start(session, subscription, subscription.period_end, (rules, now))
+    paid_until = await session.scalar(
+        select(func.max(Renewal.period_end)).where(
+            Renewal.subscription_id == subscription_id, Renewal.status == "paid"
+        )
+    )
+    ended_at = max(subscription.period_end, paid_until or subscription.period_end)
+    start = await _start(session, subscription, ended_at, (rules, now))
     cost = await cost_of(session, subscription_id, start, now)
     if cost is None:
         raise NotUnderstood(f"subscription {subscription_id} is due without a cost")
@@ -90,10 +98,11 @@ async def _open(session: AsyncSession, subscription_id: UUID, rules: Rules, now:
     # Whom the API charges for this period at this moment has a payment that is followed, not another one.
     await lock(session, subscription_id, start)
     order = await order_of(session, subscription_id, start)
-    await session.execute(
+    renewal_id = derived_id("renewal", subscription_id, start.isoformat())
+    opened = await session.execute(
         insert(Renewal)
         .values(
-            id=derived_id("renewal", subscription_id, start.isoformat()),
+            id=renewal_id,
             subscription_id=subscription_id,
             user_id=subscription.user_id,
             period_start=start,
@@ -102,13 +111,15 @@ async def _open(session: AsyncSession, subscription_id: UUID, rules: Rules, now:
             total_minor=cost.total_minor,
             price_version=cost.price_version,
             cost_history_id=cost.cost_history_id,
-            status="charging" if order else "due",
-            order_id=order.id if order else None,
-            next_attempt_at=None if order else now,
+            status="due",
+            next_attempt_at=now,
             created_at=now,
         )
         .on_conflict_do_nothing()
+        .returning(Renewal.id)
     )
+    if opened.first() is not None and order is not None:
+        adopt((await session.scalars(select(Renewal).where(Renewal.id == renewal_id))).one(), order)
 
 
 async def _start(
@@ -127,7 +138,9 @@ async def _start(
     period = (subscription.period_start, ended_at)
     subscription.anchor_at = anchor_of(subscription.anchor_at, period, interval, rules.zone)
     billed = select(Renewal.id).where(Renewal.subscription_id == subscription.subscription_id)
+    since = now
     if await session.scalar(billed.limit(1)) is not None:
-        return ended_at
+        # A worker that was away for some days charges what it missed; nobody wants to pay for last summer.
+        since = now - timedelta(days=max(rules.dunning_days))
     # Whoever switches renewals on late does not charge a year at once.
-    return start_around(subscription.anchor_at, ended_at, interval, (now, rules.zone))
+    return start_around(subscription.anchor_at, ended_at, interval, (since, rules.zone))

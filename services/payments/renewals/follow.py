@@ -7,17 +7,16 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.models import PaymentIntent
+from services.payments.orders.held import WITHDRAWING, WITHDRAWN
 from services.payments.orders.models import StripeOrder
-from services.payments.orders.periods import order_of
 from services.payments.renewals.attempts import Step, in_turn
+from services.payments.renewals.leaving import record_money
 from services.payments.renewals.models import BillableSubscription, Renewal
 from services.payments.renewals.outcomes import (
     Rules,
-    adopt,
     payment_of,
     record_canceled,
     record_given_up,
-    record_paid,
     record_refused,
     still_wanted,
     why_of,
@@ -29,37 +28,32 @@ BATCH_RENEWALS = 100
 COMES_LATE = timedelta(days=30)
 # A customer who was to confirm a payment themselves and has not done so for this long does not come back to it.
 ABANDONED = timedelta(days=1)
-WITHDRAWN = "withdrawn"
 
 # A payment that was answered for is only refused where it names a failure: it may be folded as far as its creation.
+# One that the API was asked for (no renewal_id) is the customer's own: they may be typing another card; what is
+# authorised waits for its capture.
 SETTLED = text("""
 SELECT r.id FROM renewals r
-JOIN stripe_orders o ON o.id = r.order_id
+JOIN stripe_orders o ON o.id = r.order_id AND o.status <> 'open'
 LEFT JOIN payment_intents p ON p.stripe_id = o.stripe_payment_id
 WHERE r.status = 'charging' AND (
-    o.status = 'refused'
-    OR (o.status = 'done' AND (
-        p.status IN ('succeeded', 'canceled')
-        OR (p.status = 'requires_action' AND o.renewal_id IS NOT NULL)
-        OR (p.status = 'requires_payment_method' AND p.failure_code IS NOT NULL)
-        OR (p.status LIKE 'requires_%' AND o.created_at < :abandoned))))
+    p.status IN ('succeeded', 'canceled')
+    OR (o.status = 'refused' AND (o.renewal_id IS NOT NULL OR o.stripe_payment_id IS NULL))
+    OR (o.renewal_id IS NOT NULL AND (
+        p.status = 'requires_action'
+        OR (p.status = 'requires_payment_method' AND p.failure_code IS NOT NULL)))
+    OR (p.status LIKE 'requires_%' AND p.status <> 'requires_capture'
+        AND greatest(o.created_at, r.created_at) < :abandoned))
 ORDER BY r.id LIMIT :limit
 """)
-# Whoever was given up, and has the period paid through the API after all.
-ORDERED_LATE = text("""
-SELECT r.id FROM renewals r
-WHERE r.status = 'given_up' AND r.ended_at > :since AND EXISTS (
-    SELECT FROM stripe_orders o
-    WHERE o.subscription_id = r.subscription_id AND o.kind = 'create' AND o.renewal_id IS NULL
-        AND o.created_at > r.ended_at AND o.status <> 'refused'
-        AND coalesce(r.order_id <> o.id, true))
-ORDER BY r.id LIMIT :limit
-""")
+# What was given back is as canceled as before.
 PAID_LATE = text("""
 SELECT r.id FROM renewals r
 JOIN payment_intents p ON p.stripe_id = r.stripe_payment_id AND p.status = 'succeeded'
 WHERE r.status = 'past_due'
-    OR (r.status IN ('given_up', 'canceled') AND r.ended_at > :since)
+    OR (r.status IN ('given_up', 'canceled') AND r.ended_at > :since
+        AND p.received_minor > p.refunded_minor + p.disputed_minor AND NOT EXISTS (SELECT FROM stripe_orders o
+            WHERE o.stripe_payment_id = p.stripe_id AND o.kind = 'refund' AND o.renewal_id = r.id))
 ORDER BY r.id LIMIT :limit
 """)
 # Who was asked for another card, or to confirm a payment, and has not done so by the last day of the schedule.
@@ -70,41 +64,35 @@ WHERE r.status = 'past_due' AND r.next_attempt_at IS NULL AND r.past_due_at <= :
     AND p.status IS DISTINCT FROM 'processing' AND p.status IS DISTINCT FROM 'succeeded'
 ORDER BY r.id LIMIT :limit
 """)
-# Never asked: Stripe knows nothing of it.  Once asked, only the answer tells.
+# Never asked: Stripe knows nothing of it.  Once asked, only Stripe can tell: it is looked for, not asked again.
 WITHDRAW = text("""
-UPDATE stripe_orders o SET status = 'refused', failure_code = 'withdrawn', ended_at = :now
+UPDATE stripe_orders o SET
+    status = CASE WHEN o.first_asked_at IS NULL THEN 'refused' ELSE o.status END,
+    ended_at = CASE WHEN o.first_asked_at IS NULL THEN CAST(:now AS timestamptz) END,
+    failure_code = CASE WHEN o.first_asked_at IS NULL THEN :withdrawn ELSE :withdrawing END
 FROM renewals r JOIN billable_subscriptions b ON b.subscription_id = r.subscription_id
 WHERE r.order_id = o.id AND r.id = o.renewal_id AND r.status = 'charging' AND o.status = 'open'
-    AND o.first_asked_at IS NULL
+    AND o.failure_code IS DISTINCT FROM :withdrawing
     AND (b.status <> 'active' OR b.period_end > r.period_start OR b.resumed_at > r.period_start)
 """)
+WITHDRAWAL = {"withdrawn": WITHDRAWN, "withdrawing": WITHDRAWING}
 
 
 async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
-    """Record what is known by now of payments and of customers who were asked; how many were looked at."""
+    """Record what is known by now of payments and of customers who were asked; how many renewals it changed."""
     last_day = now - timedelta(days=max(rules.dunning_days))
     steps: tuple[tuple[TextClause, dict[str, object], Step], ...] = (
-        (ORDERED_LATE, {"since": now - COMES_LATE}, _adopt_late_order),
         (SETTLED, {"abandoned": now - ABANDONED}, _settle),
         (PAID_LATE, {"since": now - COMES_LATE}, _take_late_payment),
         (UNANSWERED, {"last_day": last_day}, _end_unanswered),
     )
     to_do: list[tuple[UUID, Step]] = []
     async with sessions.begin() as session:
-        await session.execute(WITHDRAW, {"now": now})
+        await session.execute(WITHDRAW, {"now": now, **WITHDRAWAL})
         for statement, values, step in steps:
             found = await session.scalars(statement, {**values, "limit": BATCH_RENEWALS})
             to_do += [(UUID(str(each)), step) for each in found]
-    await in_turn(sessions, to_do, rules, now)
-    return len(to_do)
-
-
-async def _adopt_late_order(
-    session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime
-) -> None:
-    order = await order_of(session, renewal.subscription_id, renewal.period_start)
-    if renewal.status == "given_up" and order is not None and order.id != renewal.order_id:
-        adopt(renewal, order)
+    return await in_turn(sessions, to_do, rules, now)
 
 
 async def _settle(session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime) -> None:
@@ -116,7 +104,7 @@ async def _settle(session: AsyncSession, renewal: Renewal, rules: Rules, now: da
     payment = await payment_of(session, renewal)
     why = why_of(renewal, now, order)
     if payment is not None and payment.status == "succeeded":
-        await record_paid(session, renewal, why)
+        await record_money(session, renewal, why)
     elif order.failure_code == WITHDRAWN:
         await record_canceled(session, renewal, now)
     else:
@@ -140,7 +128,7 @@ async def _take_late_payment(
     """The customer confirmed a refused payment themselves, or paid while it was being canceled."""
     payment = await payment_of(session, renewal)
     if renewal.status != "paid" and payment is not None and payment.status == "succeeded":
-        await record_paid(session, renewal, why_of(renewal, now))
+        await record_money(session, renewal, why_of(renewal, now))
 
 
 async def _end_unanswered(

@@ -10,9 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.payments.renewals.leaving import give_back_paid
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
-from services.payments.renewals.outcomes import OPEN, still_wanted
+from services.payments.renewals.outcomes import OPEN, Why, still_wanted
 from shared.events import SubscriptionChanged, SubscriptionCostChanged
+from shared.trace import Cause
 
 
 async def remember_costs(session: AsyncSession, facts: Sequence[SubscriptionCostChanged]) -> None:
@@ -50,6 +52,8 @@ async def remember_subscriptions(
             continue
         elif fact.status == "active" and row.status != "active":
             row.resumed_at = fact.occurred_at
+        if fact.status != "active" and (row.status in (None, "active") or row.left_at is None):
+            row.left_at = fact.occurred_at
         _take_over(row, fact)
         changed[fact.subscription_id] = fact
     await session.flush()
@@ -101,3 +105,6 @@ async def _wake_renewals(
         unwanted = not still_wanted(known[renewal.subscription_id], renewal)
         if unwanted and renewal.status != "charging":
             renewal.next_attempt_at = changed[renewal.subscription_id].occurred_at
+    for subscription_id, fact in changed.items():
+        cause = Cause.of(fact)
+        await give_back_paid(session, known[subscription_id], Why(fact.occurred_at, cause))

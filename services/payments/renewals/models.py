@@ -35,6 +35,8 @@ class BillableSubscription(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     # The day and time of day that its periods keep, see periods.py; none while it has no period_end.
     anchor_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Since when it is, or was, paused or canceled: a charge that was asked for later is given back, see leaving.py.
+    left_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     # It was paused until then: what it did not get meanwhile is not charged.
     resumed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
@@ -62,14 +64,21 @@ class PaymentMethod(Base):
     """What a customer is charged with off-session: Stripe's names of the customer and of the method."""
 
     __tablename__ = "payment_methods"
-    __table_args__ = (SCHEMA,)
+    __table_args__ = (
+        Index("ix_payment_methods_news", "user_id", postgresql_where=text("is_news")),
+        SCHEMA,
+    )
 
     user_id: Mapped[UUID] = mapped_column(primary_key=True)
     stripe_customer_id: Mapped[str]  # cus_…
     stripe_payment_method_id: Mapped[str]  # pm_…
     account: Mapped[str | None]
     revision: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+    # When it was given, or last paid with where it was learnt from a payment.
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    learnt_from: Mapped[str | None]  # pi_…; none where it was given
+    # Learnt, and renewals that wait for a method have not been tried with it yet.
+    is_news: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Renewal(Base):
@@ -122,6 +131,8 @@ class Renewal(Base):
     failure_code: Mapped[str | None]
     needs_new_method: Mapped[bool] = mapped_column(server_default=text("false"))
     past_due_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    # Giving it up paused the subscription: paying for it after all resumes that.
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
     ended_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # facts said of it
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

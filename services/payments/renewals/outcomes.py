@@ -66,19 +66,45 @@ def still_wanted(subscription: BillableSubscription | None, renewal: Renewal) ->
     return subscription.period_end <= renewal.period_start and not resumed_later
 
 
-def adopt(renewal: Renewal, order: StripeOrder) -> None:
-    """The API was asked to have this very period paid: that payment is followed, and no other is made."""
+def adopt(renewal: Renewal, order: StripeOrder | Order) -> None:
+    """The API was asked to have this very period paid: that payment is followed, and no other is made.
+
+    What it is over was told to the customer, whatever the period costs by now.
+    """
     renewal.status, renewal.ended_at, renewal.next_attempt_at = "charging", None, None
     renewal.order_id, renewal.stripe_payment_id = order.id, None
+    if order.amount_minor is None or order.currency is None:
+        return
+    renewal.total_minor, renewal.currency = order.amount_minor, order.currency
+    said = order.parameters["metadata"]
+    if isinstance(said, dict) and "cost_history_id" in said:
+        renewal.price_version = int(said["price_version"])
+        renewal.cost_history_id = int(said["cost_history_id"])
 
 
 async def record_paid(session: AsyncSession, renewal: Renewal, why: Why) -> None:
     """Also where it was given up or canceled before the money came: it did come."""
     if renewal.status == "canceled":
         logger.warning("paid although it was canceled", renewal_id=str(renewal.id))
+    subscription = await known_now(session, renewal)
+    resume = renewal.paused and _still_paused(subscription, renewal)
     _end(renewal, "paid", why.at)
     renewal.failure_code, renewal.needs_new_method = None, False
-    await _announce(session, renewal, "recovered" if renewal.past_due_at else "paid", why)
+    status: RenewalStatus = "recovered" if renewal.past_due_at else "paid"
+    await _announce(session, renewal, status, why, resume=resume)
+
+
+async def known_now(session: AsyncSession, renewal: Renewal) -> BillableSubscription | None:
+    """The subscription as it is at this moment, also where this transaction has read it before."""
+    return await session.get(BillableSubscription, renewal.subscription_id, populate_existing=True)
+
+
+def _still_paused(subscription: BillableSubscription | None, renewal: Renewal) -> bool:
+    """By our own giving up, not by anybody since."""
+    if subscription is None or subscription.status != "paused":
+        return False
+    past_due_at, resumed_at = renewal.past_due_at, subscription.resumed_at
+    return resumed_at is None or past_due_at is None or resumed_at <= past_due_at
 
 
 async def record_refused(
@@ -123,8 +149,9 @@ async def record_given_up(session: AsyncSession, renewal: Renewal, why: Why, rul
     _end(renewal, "given_up", why.at)
     renewal.past_due_at = renewal.past_due_at or why.at
     renewal.needs_new_method = True
+    pause = renewal.paused = rules.pause_when_given_up
     await release_payment(session, renewal, why.at)
-    await _announce(session, renewal, "given_up", why, pause=rules.pause_when_given_up)
+    await _announce(session, renewal, "given_up", why, pause=pause)
 
 
 async def record_canceled(session: AsyncSession, renewal: Renewal, at: datetime) -> None:
@@ -179,8 +206,9 @@ def _end(renewal: Renewal, status: str, at: datetime) -> None:
 
 
 async def _announce(
-    session: AsyncSession, renewal: Renewal, status: RenewalStatus, why: Why, *, pause: bool = False
+    session: AsyncSession, renewal: Renewal, status: RenewalStatus, why: Why, **then: bool
 ) -> None:
+    """`then`: what becomes of the subscription, `pause` or `resume`."""
     renewal.revision = (renewal.revision or 0) + 1
     payment = renewal.stripe_payment_id
     fact = RenewalChanged(
@@ -202,7 +230,7 @@ async def _announce(
         next_attempt_at=renewal.next_attempt_at,
         failure_code=renewal.failure_code,
         needs_new_method=renewal.needs_new_method,
-        pause=pause,
+        **then,
     )
     await publish(session, [(fact, why.cause)])
     logger.info(

@@ -27,7 +27,7 @@ class Renewals:
 
 
 async def run_once(renewals: Renewals, clock: Clock) -> int:
-    """How many renewals were looked at; 0 when there is nothing to do or another worker does it.
+    """How many renewals were changed; 0 when there is nothing to do or another worker does it.
 
     The lease keeps two workers from doing the same work; rows are locked, so that it would be done once anyway.
     """

@@ -5,9 +5,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.payments.orders.drafts import Wish, create
 from services.payments.orders.place import Order, place
+from services.payments.orders.shapes import PaymentToCreate
 from services.payments.renewals.attempts import attempt_due
 from services.payments.renewals.due import open_due
+from shared.trace import Cause
 from tests.payments.renewals.conftest import World
 from tests.payments.renewals.test_stories import PERIOD
 
@@ -124,33 +127,16 @@ async def test_a_storefront_that_bills_by_itself_is_not_billed_beside(world: Wor
     assert [r["status"] for r in await world.renewals(subscription)] == ["canceled", "paid"]
 
 
-async def order_period(world: World, subscription: UUID, start: datetime, method: str) -> None:
+async def order_period(world: World, subscription: UUID, start: datetime, **more: object) -> Order:
     """As the API has a subscription's period paid."""
     row = await world.subscription(subscription)
-    order_id = uuid4()
-    order = Order(
-        id=order_id,
-        kind="create",
-        parameters={
-            "amount": row["total_minor"],
-            "currency": "usd",
-            "payment_method": method,
-            "confirm": True,
-            "metadata": {
-                "user_id": str(row["user_id"]),
-                "subscription_id": str(subscription),
-                "farebox_order": str(order_id),
-                "period_start": start.isoformat(),
-            },
-        },
-        ordered_by="a key",
-        user_id=row["user_id"],
-        subscription_id=subscription,
-        currency="USD",
-        amount_minor=row["total_minor"],
-    )
+    shown = {"amount_minor": row["total_minor"], "currency": "USD", "confirm": True}
+    asked = {"payment_method": "pm_card_visa", "period_start": start, **shown, **more}
     async with world.payments.begin() as session:
+        wish = Wish(uuid4(), "a key", Cause("test"), world.now)
+        order = await create(session, wish, PaymentToCreate(subscription_id=subscription, **asked))
         assert await place(session, order, world.now)
+    return order
 
 
 def taken_for(world: World, subscription: UUID) -> int:
@@ -164,7 +150,7 @@ def taken_for(world: World, subscription: UUID) -> int:
 async def test_a_period_paid_through_the_api_is_not_charged_again_and_begins(world: World) -> None:
     subscription = await world.subscribe(await world.customer("success"))
     await world.settle()
-    await order_period(world, subscription, PERIOD[1], "pm_card_visa")
+    await order_period(world, subscription, PERIOD[1])
     await world.at(PERIOD[1])
     assert [fact["status"] for fact in await world.told(subscription)] == ["paid"]
     assert (await world.subscription(subscription))["period_end"] == PERIOD[2]
@@ -175,7 +161,7 @@ async def test_who_was_given_up_may_pay_through_the_api(world: World) -> None:
     subscription = await world.subscribe(await world.customer("stolen_card", "success"))
     await world.at(PERIOD[1])
     await world.pass_(days=3)
-    await order_period(world, subscription, PERIOD[1], "pm_card_visa")
+    await order_period(world, subscription, PERIOD[1])
     await world.settle()
     assert [f["status"] for f in await world.told(subscription)] == ["given_up", "recovered"]
     assert (await world.subscription(subscription))["period_end"] == PERIOD[2]
