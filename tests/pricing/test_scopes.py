@@ -87,6 +87,11 @@ def test_equal_scopes_have_one_key_however_they_are_written() -> None:
     assert Scope.model_validate(one.definition()) == one
 
 
+def test_a_definition_is_kept_in_one_order() -> None:
+    places = frozenset({"US", "AT", "DE", "FR", "GB", "JP"})
+    assert Scope(places=places).definition() == {"places": ["AT", "DE", "FR", "GB", "JP", "US"]}
+
+
 def test_only_the_empty_definition_is_everything() -> None:
     assert Scope().everything
     assert Scope.model_validate({"tiers": None}).key() == EVERYTHING == Scope().key()
