@@ -13,7 +13,10 @@ from shared.db import Base
 from shared.errors import InvalidInput, Unauthorized
 
 SCOPES = {
-    "pricing": ("pricing:read", "pricing:write", "subscriptions:read", "subscriptions:write"),
+    "pricing": (
+        *("pricing:read", "pricing:write", "pricing:approve", "pricing:notify"),
+        *("subscriptions:read", "subscriptions:write"),
+    ),
     "payments": ("payments:read", "payments:write"),
     "loyalty": ("loyalty:read",),
     "analytics": ("analytics:read",),

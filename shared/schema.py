@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-WANTED_REVISION = "015b"
+WANTED_REVISION = "015c"
 # PostgreSQL's insufficient_privilege.
 MAY_NOT = "42501"
 OLDER_REVISIONS = frozenset(
@@ -27,6 +27,7 @@ OLDER_REVISIONS = frozenset(
         "014",
         "015",
         "015a",
+        "015b",
     ]
 )
 

@@ -5,13 +5,18 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.pricing.decisions import Decision
 from services.pricing.drafts import ConfigDraft
+from services.pricing.life import approve_unseen, create_draft
 from services.pricing.models import PricingConfig
-from services.pricing.versions import Publication, create_draft, publish_version
+from services.pricing.versions import publish_version
 from shared.trace import Cause
 
 AUTHOR = "migration"
+# Nobody is priced yet: there is nothing to preview, and nobody else who could approve it.
+APPROVER = "farebox defaults"
 REASON = "default configuration"
+CAUSE = Cause("migration:default-configuration")
 
 DEFAULT = {
     "admin_percentage": "10",
@@ -47,7 +52,8 @@ async def create_default_config(session: AsyncSession, now: datetime) -> int | N
     """Publish the default configuration, in force from `now`; None where any version exists already."""
     if await session.scalar(select(func.count()).select_from(PricingConfig)):
         return None
-    draft = await create_draft(session, ConfigDraft.model_validate(DEFAULT), AUTHOR, now)
-    publication = Publication(REASON, AUTHOR, None, now, Cause("migration:default-configuration"))
-    await publish_version(session, draft.version, publication)
-    return draft.version
+    author = Decision(AUTHOR, REASON, now, CAUSE)
+    config = await create_draft(session, ConfigDraft.model_validate(DEFAULT), author)
+    digest = await approve_unseen(session, config, Decision(APPROVER, REASON, now, CAUSE))
+    await publish_version(session, config.version, digest, author)
+    return config.version

@@ -1,12 +1,10 @@
 """What an administrator may write into a price version, and what a stored version says.  Pure."""
 
-import hashlib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Self
 from uuid import UUID
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.pricing.composition import Changes
@@ -92,16 +90,15 @@ class ConfigDraft(BaseModel):
             "drift_limit_percent": self.drift_limit_percent,
         }
 
-    def digest(self, reverts: int | None = None) -> bytes:
-        """SHA-256 of the content, the same however it was written: what a preview's chain begins with."""
-        written = self.model_dump(mode="json")
-        written["scope"] = self.scope.definition()
-        if self.tax_inclusive is not None:
-            written["tax_inclusive"] = sorted(self.tax_inclusive)
-        written["reverts"] = reverts
-        # 10 and 10.0 are one percentage, wherever they were read.
-        written["drift_limit_percent"] = str(plain(self.drift_limit_percent))
-        return hashlib.sha256(orjson.dumps(written, option=orjson.OPT_SORT_KEYS)).digest()
+
+class RevertDraft(BaseModel):
+    """How a revert reaches the subscriptions; what it says is what was in force before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timing: Timing = Timing()
+    effective_from: Instant | None = None
+    drift_limit_percent: DriftLimit = DRIFT_LIMIT_PERCENT
 
 
 def stored_changes(

@@ -1,4 +1,4 @@
-"""The life of a price version: draft, scheduled, active, retired.  Exactly one is in force at any instant.
+"""How a price version comes into force and goes: of each scope exactly one is in force at any instant.
 
 Whoever prices a subscription holds `HOLD` shared until commit, whoever changes which version is active holds
 it alone: nobody prices by a version that a rollout has just replaced, and is then not on its list.
@@ -7,26 +7,25 @@ it alone: nobody prices by a version that a rollout has just replaced, and is th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.pricing.composition import Layer, compose
+from services.pricing.decisions import Decision, note
 from services.pricing.domain import Terms
-from services.pricing.drafts import ConfigDraft, stored_terms
-from services.pricing.models import PricingConfig, Rollout
-from shared import log
+from services.pricing.layers import HOLD, IN_FORCE, NoPriceInForce, as_layer, layers
+from services.pricing.layers import current_versions as held_layers
+from services.pricing.models import Preview, PriceScope, PricingConfig, Rollout
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.events import ConfigPublished, derived_id
 from shared.outbox import publish
-from shared.trace import Cause
 
-# Any number no other advisory lock of this database uses.
-HOLD = 7_400_301
 # A version further ahead is a slip of the pen.
 SCHEDULE_AT_MOST = timedelta(days=3_660)
-IN_FORCE = ("scheduled", "active", "retired")
-
-logger = log.get("pricing")
+# So few turn out otherwise in any business that goes on while a preview is read.
+DRIFT_AT_LEAST = 10
 
 
 class VersionNotFound(NotFound):
@@ -37,6 +36,14 @@ class AlreadyPublished(Conflict):
     title = "This price version was published before"
 
 
+class NotApproved(Conflict):
+    title = "Only what was previewed and approved is published"
+
+
+class OtherHash(Conflict):
+    title = "This is not what the preview showed"
+
+
 class EffectiveTimeTaken(Conflict):
     title = "Another price version takes effect at this instant"
 
@@ -45,64 +52,17 @@ class EffectiveTimeOutOfRange(InvalidInput):
     title = "A price version takes effect now or later"
 
 
-class NoPriceInForce(Conflict):
-    title = "No price version is in force"
-
-
-@dataclass(frozen=True)
-class Version:
-    """A published version, as far as pricing a subscription needs it."""
-
-    number: int
-    effective_from: datetime
-    terms: Terms
-    reason: str
-    published_by: str
-
-
-@dataclass(frozen=True)
-class Current:
-    """The active version and those scheduled after it, oldest first."""
-
-    active: Version | None
-    scheduled: tuple[Version, ...]
-
-    def at(self, instant: datetime) -> Version | None:
-        """The one to price by at `instant`: never one older than the active."""
-        due = [version for version in self.scheduled if version.effective_from <= instant]
-        return due[-1] if due else self.active
-
-
-@dataclass(frozen=True)
-class Publication:
-    """Who publishes a version, why, and from when; `now` is the time of doing so."""
-
-    reason: str
-    published_by: str
-    effective_from: datetime | None
-    now: datetime
-    cause: Cause
-
-
-async def create_draft(
-    session: AsyncSession, draft: ConfigDraft, author: str, now: datetime
-) -> PricingConfig:
-    stored = draft.model_dump(mode="json")
-    config = PricingConfig(
-        admin_percentage=draft.admin_percentage,
-        delivery_cost_minor=stored["delivery_cost_minor"],
-        tax_rates=stored["tax_rates"],
-        created_by=author,
-        created_at=now,
-        status="draft",
-    )
-    session.add(config)
-    await session.flush()
+async def get_config(session: AsyncSession, version: int) -> PricingConfig:
+    config = await session.get(PricingConfig, version, populate_existing=True)
+    if config is None:
+        raise VersionNotFound(f"there is no price version {version}", version=version)
     return config
 
 
-async def get_config(session: AsyncSession, version: int) -> PricingConfig:
-    config = await session.get(PricingConfig, version)
+async def locked_config(session: AsyncSession, version: int) -> PricingConfig:
+    """As it is now; nobody else changes it before the caller's transaction ends."""
+    statement = select(PricingConfig).where(PricingConfig.version == version).with_for_update()
+    config = await session.scalar(statement.execution_options(populate_existing=True))
     if config is None:
         raise VersionNotFound(f"there is no price version {version}", version=version)
     return config
@@ -113,33 +73,68 @@ async def list_configs(session: AsyncSession, after: int, limit: int) -> Sequenc
     return (await session.scalars(statement.order_by(PricingConfig.version).limit(limit))).all()
 
 
-async def publish_version(
-    session: AsyncSession, version: int, publication: Publication
-) -> PricingConfig:
-    """Put a draft in force, now or later, and say so.  One that is in force now starts its rollout.
+async def scope_of(session: AsyncSession, config: PricingConfig) -> dict[str, object]:
+    """The definition of whom it is for; empty: everything."""
+    statement = select(PriceScope.definition).where(PriceScope.id == config.scope_id)
+    found: dict[str, object] = (await session.scalars(statement)).one()
+    return found
 
-    Raises VersionNotFound, AlreadyPublished, EffectiveTimeTaken, EffectiveTimeOutOfRange.
+
+async def publish_version(
+    session: AsyncSession, version: int, approved_hash: str, decision: Decision
+) -> PricingConfig:
+    """Put what was approved in force, now or later, and say so.  One that is in force now starts its rollout.
+
+    Raises VersionNotFound, AlreadyPublished, NotApproved, OtherHash, EffectiveTimeTaken,
+    EffectiveTimeOutOfRange, NoPriceInForce.
     """
     await session.execute(select(func.pg_advisory_xact_lock(HOLD)))
-    await _activate_due(session, publication.now)
-    config = await get_config(session, version)
-    if config.status != "draft":
-        raise AlreadyPublished(f"price version {version} is {config.status}", version=version)
-    start = _start_of(publication)
-    end = await _make_room(session, start, publication.now)
-    config.status = "active" if start <= publication.now else "scheduled"
-    config.reason, config.published_by = publication.reason, publication.published_by
-    config.published_at = publication.now
+    await _activate_due(session, decision.at)
+    config = await locked_config(session, version)
+    _check_approval(config, approved_hash)
+    start = _start_of(config, decision.at)
+    fact = await _published(session, config, start, decision)
+    end = await _make_room(session, config.scope_id, start, decision.at)
+    config.reason, config.published_by = decision.why, decision.by
+    config.published_at = decision.at
     config.effective_from, config.effective_to = start, end
+    config.status = "active" if start <= decision.at else "scheduled"
     if config.status == "active":
-        session.add(Rollout(price_version=version, started_at=publication.now, status="listing"))
+        await _start_rollout(session, config, decision.at)
     await session.flush()
-    await publish(session, [(_published(config, publication), publication.cause)])
+    await note(session, version, "published", decision)
+    await publish(session, [(fact, decision.cause)])
     return config
 
 
+async def withdraw_scheduled(
+    session: AsyncSession, config: PricingConfig, decision: Decision
+) -> None:
+    """Take back what was published for later: whatever was to end then goes on, and a fact says so."""
+    if config.effective_from is None:
+        raise ValueError(f"price version {config.version} was never published")
+    start, end = config.effective_from, config.effective_to
+    fact = await _published(session, config, start, decision)
+    config.status = "withdrawn"
+    # Before the one before it is written: the constraint looks at each row as it comes.
+    await session.flush()
+    before = await session.scalar(
+        select(PricingConfig).where(
+            PricingConfig.status.in_(IN_FORCE),
+            PricingConfig.scope_id == config.scope_id,
+            PricingConfig.effective_to == start,
+        )
+    )
+    if before is not None:
+        before.effective_to = end
+    withdrawn = fact.model_copy(
+        update={"id": derived_id(fact.type, config.version, "withdrawn"), "withdrawn": True}
+    )
+    await publish(session, [(withdrawn, decision.cause)])
+
+
 async def activate_due(session: AsyncSession, now: datetime) -> int:
-    """Activate the version whose time has come and start its rollout.  Returns how many."""
+    """Activate the versions whose time has come and start their rollouts.  Returns how many."""
     due = select(PricingConfig.version).where(
         PricingConfig.status == "scheduled", PricingConfig.effective_from <= now
     )
@@ -149,76 +144,75 @@ async def activate_due(session: AsyncSession, now: datetime) -> int:
     return await _activate_due(session, now)
 
 
-async def current_versions(session: AsyncSession) -> Current:
-    """What to price by.  Nothing is activated or retired before the caller's transaction ends."""
-    await session.execute(select(func.pg_advisory_xact_lock_shared(HOLD)))
-    statement = select(PricingConfig).where(PricingConfig.status.in_(("active", "scheduled")))
-    rows = (await session.scalars(statement.order_by(PricingConfig.effective_from))).all()
-    active = [as_version(row) for row in rows if row.status == "active"]
-    scheduled = tuple(as_version(row) for row in rows if row.status == "scheduled")
-    return Current(active[0] if active else None, scheduled)
-
-
-async def version_at(session: AsyncSession, at: datetime) -> Version:
-    """The version in force at `at`, past or future, as published so far.  Raises NoPriceInForce."""
-    statement = select(PricingConfig).where(
-        PricingConfig.status.in_(IN_FORCE),
-        PricingConfig.effective_from <= at,
-        or_(PricingConfig.effective_to.is_(None), PricingConfig.effective_to > at),
-    )
-    config = await session.scalar(statement)
-    if config is None:
-        raise NoPriceInForce(f"no price version is in force at {at.isoformat()}; publish one")
-    return as_version(config)
-
-
-def as_version(config: PricingConfig) -> Version:
-    if config.effective_from is None or config.reason is None or config.published_by is None:
-        raise ValueError(f"price version {config.version} was never published")
-    return Version(
-        config.version,
-        config.effective_from,
-        stored_terms(config.admin_percentage, config.delivery_cost_minor, config.tax_rates),
-        config.reason,
-        config.published_by,
-    )
+def drift_limit(moved: int, percent: Decimal) -> int:
+    """How many subscriptions may turn out otherwise than the preview says before the rollout stops."""
+    return max(DRIFT_AT_LEAST, int(moved * percent / 100))
 
 
 async def _activate_due(session: AsyncSession, now: datetime) -> int:
+    """Each gets its rollout, also one that another of its scope has replaced before anybody looked: none is lost."""
     statement = select(PricingConfig).where(
         PricingConfig.status == "scheduled", PricingConfig.effective_from <= now
     )
-    due = (await session.scalars(statement.order_by(PricingConfig.effective_from))).all()
-    if not due:
-        return 0
-    *missed, newest = due
-    for config in missed:
-        logger.warning("price version was never rolled out", version=config.version)
-    replaced = PricingConfig.status.in_(("active", "scheduled"))
-    await session.execute(
-        update(PricingConfig)
-        .where(replaced, PricingConfig.effective_from < newest.effective_from)
-        .values(status="retired")
+    found = await session.scalars(
+        statement.order_by(PricingConfig.effective_from, PricingConfig.version).execution_options(
+            populate_existing=True
+        )
     )
-    newest.status = "active"
-    session.add(Rollout(price_version=newest.version, started_at=now, status="listing"))
+    due = found.all()
+    newest = {config.scope_id: config for config in due}
+    replaced = await session.scalars(
+        select(PricingConfig).where(
+            PricingConfig.status == "active", PricingConfig.scope_id.in_(newest)
+        )
+    )
+    for config in replaced:
+        config.status = "retired"
+    for config in due:
+        config.status = "active" if newest[config.scope_id] is config else "retired"
+        await _start_rollout(session, config, now)
     await session.flush()
-    return 1
+    return len(due)
 
 
-async def _make_room(session: AsyncSession, start: datetime, now: datetime) -> datetime | None:
-    """End the version in force at `start` there; returns when the next one begins, if one does."""
-    in_force = PricingConfig.status.in_(IN_FORCE)
+async def _start_rollout(session: AsyncSession, config: PricingConfig, now: datetime) -> None:
+    """Held to what its preview showed; a version that farebox made itself had none."""
+    preview = await session.scalar(
+        select(Preview).where(
+            Preview.price_version == config.version,
+            Preview.status == "done",
+            Preview.hash == config.approved_hash,
+        )
+    )
+    limit = None
+    if preview is not None:
+        limit = drift_limit(preview.totals["outcomes"]["moved"], config.drift_limit_percent)
+    session.add(
+        Rollout(
+            price_version=config.version,
+            status="listing",
+            started_at=now,
+            preview_id=preview.id if preview else None,
+            drift_limit=limit,
+        )
+    )
+
+
+async def _make_room(
+    session: AsyncSession, scope_id: int, start: datetime, now: datetime
+) -> datetime | None:
+    """End the scope's version in force at `start` there; returns when its next one begins, if one does."""
+    of_scope = PricingConfig.status.in_(IN_FORCE), PricingConfig.scope_id == scope_id
     covering = await session.scalar(
         select(PricingConfig).where(
-            in_force,
+            *of_scope,
             PricingConfig.effective_from <= start,
             or_(PricingConfig.effective_to.is_(None), PricingConfig.effective_to > start),
         )
     )
     if covering is None:
         later = select(func.min(PricingConfig.effective_from)).where(
-            in_force, PricingConfig.effective_from > start
+            *of_scope, PricingConfig.effective_from > start
         )
         return await session.scalar(later)
     if covering.effective_from == start:
@@ -235,26 +229,96 @@ async def _make_room(session: AsyncSession, start: datetime, now: datetime) -> d
     return end
 
 
-def _start_of(publication: Publication) -> datetime:
-    start = publication.effective_from or publication.now
-    if not publication.now <= start <= publication.now + SCHEDULE_AT_MOST:
+def _check_approval(config: PricingConfig, approved_hash: str) -> None:
+    number, status = config.version, config.status
+    if status in IN_FORCE:
+        raise AlreadyPublished(f"price version {number} is {status}", version=number)
+    if status != "approved":
+        raise NotApproved(
+            f"price version {number} is {status}: preview it, and let somebody else approve it",
+            version=number,
+            version_status=status,
+        )
+    if config.approved_hash != approved_hash:
+        raise OtherHash(
+            f"price version {number} was approved with the hash {config.approved_hash}",
+            version=number,
+        )
+
+
+def _start_of(config: PricingConfig, now: datetime) -> datetime:
+    start = config.effective_from or now
+    if not now <= start <= now + SCHEDULE_AT_MOST:
         raise EffectiveTimeOutOfRange(
             f"{start.isoformat()} is past or more than {SCHEDULE_AT_MOST.days} days ahead;"
-            " leave effective_from out for now"
+            " write another effective_from into the draft, or none for now"
         )
     return start
 
 
-def _published(config: PricingConfig, publication: Publication) -> ConfigPublished:
-    version = as_version(config)
+async def _published(
+    session: AsyncSession, config: PricingConfig, start: datetime, decision: Decision
+) -> ConfigPublished:
+    """The fact; of a cohort's version it says the terms that the cohort is priced by.  Raises NoPriceInForce."""
+    definition = await scope_of(session, config)
+    layer = as_layer(config, definition, start)
+    terms = compose([*await _below(session, layer), layer])
     return ConfigPublished(
-        id=derived_id(ConfigPublished.type, version.number),
-        occurred_at=publication.now,
-        price_version=version.number,
-        effective_from=version.effective_from,
-        admin_percentage=version.terms.admin_percentage,
-        delivery_cost_minor={c: dict(t) for c, t in version.terms.delivery_cost_minor.items()},
-        tax_rates=dict(version.terms.tax_rates),
-        reason=version.reason,
-        published_by=version.published_by,
+        id=derived_id(ConfigPublished.type, config.version),
+        occurred_at=decision.at,
+        price_version=config.version,
+        effective_from=start,
+        admin_percentage=terms.admin_percentage,
+        delivery_cost_minor={c: dict(t) for c, t in terms.delivery_cost_minor.items()},
+        tax_rates=dict(terms.tax_rates),
+        reason=decision.why or config.reason or "",
+        published_by=config.published_by or decision.by,
+        scope=definition or None,
+        scope_id=config.scope_id,
+        variant_prices_minor={c: dict(p) for c, p in layer.changes.variant_prices.items()},
+        tax_inclusive=tuple(sorted(terms.tax_inclusive)),
+        timing=config.timing,
+        approved_by=config.approved_by,
+        reverts=config.reverts,
     )
+
+
+async def _below(session: AsyncSession, layer: Layer) -> Sequence[Layer]:
+    """What a cohort's version is laid over: the version for everything in force when it begins."""
+    if layer.scope.everything:
+        return ()
+    in_force = (await layers(session)).in_force(layer.effective_from)
+    base = [each for each in in_force if each.scope.everything]
+    if not base:
+        raise NoPriceInForce("no version for everything is in force then; publish one first")
+    return base
+
+
+# What rollout.py of the release before asks for; it goes with it.
+@dataclass(frozen=True)
+class Version:
+    number: int
+    effective_from: datetime
+    terms: Terms
+    reason: str
+    published_by: str
+
+
+@dataclass(frozen=True)
+class Current:
+    active: Version | None
+    scheduled: tuple[Version, ...]
+
+
+async def current_versions(session: AsyncSession) -> Current:
+    known = (await held_layers(session)).versions.values()
+    whole = sorted(
+        (v for v in known if v.layer.scope.everything), key=lambda each: each.effective_from
+    )
+    found = {
+        v.number: Version(v.number, v.effective_from, compose([v.layer]), v.reason, v.published_by)
+        for v in whole
+    }
+    active = [found[v.number] for v in whole if v.status == "active"]
+    scheduled = tuple(found[v.number] for v in whole if v.status == "scheduled")
+    return Current(active[0] if active else None, scheduled)

@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from services.pricing.app import create_web
+from services.pricing.decisions import Decision
 from services.pricing.drafts import ConfigDraft
 from services.pricing.handlers import HANDLERS
-from services.pricing.versions import Publication, create_draft, publish_version
+from services.pricing.life import approve_unseen, create_draft
+from services.pricing.versions import get_config, publish_version
 from shared.api_keys import SCOPES, create_key
 from shared.consumer import deliver
 from shared.db import Sessions, create_engine, create_sessions
@@ -138,19 +140,30 @@ def clock() -> Ticking:
     return Ticking()
 
 
+def scope_for(method: str, path: str) -> str:
+    """Whose key a test uses where it does not say."""
+    area = "subscriptions" if path.startswith("/subscriptions") else "pricing"
+    match path.rpartition("/")[2]:
+        case "approve" | "apply-deferred":
+            return f"{area}:approve"
+        case "told":
+            return f"{area}:notify"
+        case _:
+            return f"{area}:read" if method == "GET" or path == "/quotes" else f"{area}:write"
+
+
 @dataclass
 class Api:
     """The web app on a real database, and a key for each scope."""
 
     client: httpx.AsyncClient
     keys: dict[str, str]
+    sessions: Sessions
 
     async def ask(
         self, method: str, path: str, body: object = None, scope: str | None = None
     ) -> httpx.Response:
-        needed = "subscriptions" if path.startswith("/subscriptions") else "pricing"
-        right = "read" if method == "GET" or path == "/quotes" else "write"
-        key = self.keys[scope or f"{needed}:{right}"]
+        key = self.keys[scope or scope_for(method, path)]
         return await self.client.request(
             method, path, json=body, headers={"Authorization": f"Bearer {key}"}
         )
@@ -160,6 +173,13 @@ class Api:
         assert answer.is_success, answer.text
         found: dict[str, object] = answer.json()
         return found
+
+    async def approved(self, draft: Mapping[str, object]) -> tuple[object, str]:
+        """A draft with its version and hash, approved by somebody who looked at no preview."""
+        made = await self.done("POST", "/drafts", dict(draft))
+        async with self.sessions.begin() as session:
+            config = await get_config(session, int(str(made["version"])))
+            return config.version, await approve_unseen(session, config, decision("grace", START))
 
 
 @pytest.fixture
@@ -175,7 +195,7 @@ async def api(database: Database, sessions: Sessions, clock: Ticking) -> AsyncIt
             base_url="http://pricing",
         ) as client,
     ):
-        yield Api(client, keys)
+        yield Api(client, keys, sessions)
 
 
 @dataclass
@@ -205,20 +225,31 @@ async def customer(shop: Shop) -> Customer:
     )
 
 
+def decision(by: str, now: datetime, why: str | None = "new prices") -> Decision:
+    return Decision(by, why, now, Cause("request:1"))
+
+
 async def publish_config(
     sessions: Sessions,
     now: datetime,
     changed: Mapping[str, object] | None = None,
     effective_from: datetime | None = None,
 ) -> int:
-    """Draft and publish CONFIG with `changed` parts."""
+    """Draft and publish CONFIG with `changed` parts, approved by somebody who looked at no preview.
+
+    Where `changed` names a scope, it is all there is: a cohort's version.
+    """
+    content = {} if changed and "scope" in changed else CONFIG
+    draft = {**content, **(changed or {})}
+    if effective_from is not None:
+        draft["effective_from"] = effective_from
     async with sessions.begin() as session:
-        draft = await create_draft(
-            session, ConfigDraft.model_validate({**CONFIG, **(changed or {})}), "ada", now
+        config = await create_draft(
+            session, ConfigDraft.model_validate(draft), decision("ada", now)
         )
-        publication = Publication("new prices", "ada", effective_from, now, Cause("request:1"))
-        await publish_version(session, draft.version, publication)
-        return draft.version
+        digest = await approve_unseen(session, config, decision("grace", now))
+        await publish_version(session, config.version, digest, decision("ada", now))
+        return config.version
 
 
 async def hear_storefront(shop: Shop, sessions: Sessions) -> list[Event]:

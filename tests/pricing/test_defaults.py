@@ -1,7 +1,8 @@
 from decimal import Decimal
 
+from services.pricing.composition import compose
 from services.pricing.defaults import create_default_config
-from services.pricing.versions import version_at
+from services.pricing.layers import layers
 from shared.db import Sessions, create_engine, create_sessions
 from shared.events import ConfigPublished
 from tests.conftest import Database
@@ -17,10 +18,10 @@ async def test_a_fresh_system_gets_one_configuration_in_force(
         async with owner.begin() as session:
             assert await create_default_config(session, clock.pass_(minutes=1)) == expected
     async with owner() as session:
-        version = await version_at(session, clock.now)
-        assert version.terms.admin_percentage == 10
-        assert {"USD", "EUR", "JPY", "GBP"} <= set(version.terms.delivery_cost_minor)
-        assert version.terms.tax_rates["US-CA"] == Decimal("0.0725")
+        terms = compose((await layers(session)).in_force(clock.now))
+        assert terms.admin_percentage == 10
+        assert {"USD", "EUR", "JPY", "GBP"} <= set(terms.delivery_cost_minor)
+        assert terms.tax_rates["US-CA"] == Decimal("0.0725")
     assert await shop.storefront.fetchval("SELECT count(*) FROM pricing.pricing_configs") == 1
     assert len(await shop.facts(ConfigPublished.type)) == 1
     await engine.dispose()

@@ -2,10 +2,13 @@
 
 from fastapi import APIRouter
 
-from services.pricing.api import configs, quotes, subscriptions
+from services.pricing.api import configs, drafts, notices, quotes, rollouts, subscriptions
 from services.pricing.api.shapes import PROBLEMS
 
 router = APIRouter(responses=PROBLEMS)
+router.include_router(drafts.router)
 router.include_router(configs.router)
+router.include_router(rollouts.router)
+router.include_router(notices.router)
 router.include_router(quotes.router)
 router.include_router(subscriptions.router)

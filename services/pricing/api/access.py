@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends
 
 from services.pricing.costs import Why
+from services.pricing.decisions import Decision
 from shared.api_keys import Caller
 from shared.auth import require
 from shared.web import Now, RequestCause
@@ -22,7 +23,20 @@ def acts(scope: str) -> Callable[..., Awaitable[Why]]:
     return why
 
 
+def decides(scope: str) -> Callable[..., Awaitable[Decision]]:
+    """A dependency that admits callers with `scope` to a step of a price version's life; the route says why."""
+
+    async def decision(
+        caller: Annotated[Caller, Depends(require(scope))], now: Now, cause: RequestCause
+    ) -> Decision:
+        return Decision(caller.name, None, now, cause)
+
+    return decision
+
+
 PRICING_READ = Depends(require("pricing:read"))
 SUBSCRIPTIONS_READ = Depends(require("subscriptions:read"))
-PricingWriter = Annotated[Why, Depends(acts("pricing:write"))]
+PricingWriter = Annotated[Decision, Depends(decides("pricing:write"))]
+PricingApprover = Annotated[Decision, Depends(decides("pricing:approve"))]
+Notifier = Annotated[Decision, Depends(decides("pricing:notify"))]
 SubscriptionsWriter = Annotated[Why, Depends(acts("subscriptions:write"))]

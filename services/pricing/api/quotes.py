@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.api.access import PRICING_READ
 from services.pricing.api.shapes import Input, Instant, Lines, View, box_lines
+from services.pricing.composition import compose, numbers
 from services.pricing.costs import current_prices
-from services.pricing.domain import MAX_AMOUNT_MINOR, Box, cost, place_of, priced_lines
+from services.pricing.domain import MAX_AMOUNT_MINOR, Box, cost, offered, place_of, priced_lines
 from services.pricing.fields import CurrencyCode, DeliveryType, Place
+from services.pricing.layers import NoPriceInForce, layers
 from services.pricing.subscriptions import UnknownAddress
-from services.pricing.versions import version_at
 from shared.events import CostBreakdown
 from shared.storefront import Address
 from shared.web import Now, Session
@@ -53,16 +54,23 @@ class Quote(View):
 async def quote(body: QuoteRequest, session: Session, now: Now) -> Quote:
     """Compute a cost.  Nothing is stored; unit prices are the current ones."""
     at = body.at or now
-    version = await version_at(session, at)
+    whole = [each for each in (await layers(session)).in_force(at) if each.scope.everything]
+    if not whole:
+        raise NoPriceInForce(f"no price version is in force at {at.isoformat()}; publish one")
+    terms = compose(whole)
     prices = await current_prices(session, {line.variant_id for line in body.variants})
     box = Box(
         body.currency,
-        priced_lines(box_lines(body.variants), prices.get(body.currency, {}), body.currency),
+        priced_lines(
+            box_lines(body.variants),
+            offered(terms, prices.get(body.currency, {}), body.currency),
+            body.currency,
+        ),
         body.delivery_type,
         body.place or await _place(session, body.delivery_address_id),
         body.loyalty_discount_minor,
     )
-    return Quote(price_version=version.number, at=at, breakdown=cost(version.terms, box))
+    return Quote(price_version=whole[0].number, at=at, breakdown=cost(terms, box, numbers(whole)))
 
 
 async def _place(session: AsyncSession, address_id: UUID | None) -> str:
