@@ -93,8 +93,11 @@ def from_stripe(amount: int, currency: str) -> int:
 
 
 def to_stripe(amount_minor: int, currency: str) -> int:
-    """Our minor units as Stripe's integer.  Raises InvalidInput where Stripe cannot say it."""
+    """Our minor units as Stripe's integer.  Raises InvalidInput where Stripe cannot say it, or would not take it."""
     code = currency_code(currency)
+    if amount_minor % payable_step(code):
+        step = payable_step(code)
+        raise InvalidInput(f"{amount_minor} cannot be paid in {code}: it takes multiples of {step}")
     return _rescaled(amount_minor, code, EXPONENTS[code], _stripe_exponent(code))
 
 

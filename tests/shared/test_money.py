@@ -62,7 +62,7 @@ def test_amounts_are_written_with_the_currencys_places(
         (100_00, "ugx", 100),
         (500, "JPY", 500),
         (999, "USD", 999),
-        (1_005, "KWD", 1_005),
+        (1_010, "KWD", 1_010),
         (500, "MGA", 500_00),
         (-500, "mga", -500_00),
     ],
@@ -77,9 +77,19 @@ def test_a_fraction_of_a_krona_is_no_amount() -> None:
         from_stripe(150, "ISK")
 
 
-def test_stripe_is_told_no_fraction_of_an_ariary() -> None:
-    with pytest.raises(InvalidInput, match="multiples of 100"):
-        to_stripe(150, "MGA")
+@pytest.mark.parametrize(
+    ("minor", "currency", "step"),
+    [(150, "MGA", 100), (1_005, "KWD", 10), (1, "BHD", 10), (-15, "jod", 10)],
+)
+def test_stripe_is_told_no_amount_that_it_does_not_take(
+    minor: int, currency: str, step: int
+) -> None:
+    with pytest.raises(InvalidInput, match=f"multiples of {step}$"):
+        to_stripe(minor, currency)
+
+
+def test_stripe_is_believed_whatever_it_says_of_dinars() -> None:
+    assert from_stripe(1_005, "KWD") == 1_005
 
 
 @pytest.mark.parametrize(
