@@ -235,6 +235,7 @@ def test_only_test_keys_are_taken(sandbox: RunningSandbox, key: str) -> None:
         ({"amount": 10**12, "currency": "usd"}, "amount_too_large", "amount"),
         ({"amount": 1.5, "currency": "usd"}, "parameter_invalid_integer", "amount"),
         ({"amount": 100, "currency": "zzz"}, "parameter_invalid_string", "currency"),
+        ({"amount": 1_005, "currency": "kwd"}, "parameter_invalid_integer", "amount"),
         ({"amount": 100, "currency": "usd", "colour": "red"}, "parameter_unknown", "colour"),
         (
             {"amount": 100, "currency": "usd", "payment_method": "pm_nobody"},
