@@ -218,3 +218,42 @@ def test_every_order_of_four_is_the_same_price() -> None:
     )
     assert {compose(order).admin_percentage for order in permutations(layers)} == {Decimal(7)}
     assert {numbers(order) for order in permutations(layers)} == {(1, 8, 9, 7)}
+
+
+scopes = st.sampled_from([(1, EVERYTHING), (2, GERMANS), (3, GOLD)])
+published = st.lists(
+    st.builds(
+        lambda scope, number, days: layer(number, scope[1], WHOLE, days=days, scope_id=scope[0]),
+        scopes,
+        st.integers(2, 999),
+        st.integers(0, 9),
+    ),
+    unique_by=lambda each: each.scope_id,
+)
+
+
+@given(
+    published.map(lambda layers: [*(each for each in layers if each.scope_id != 1), BASE]),
+    published,
+    st.sampled_from([MEMBER, FRENCH, SILVER]),
+    st.sets(st.integers(1, 999)),
+)
+def test_whoever_changes_something_is_on_one_version_of_each_scope_that_covers_him(
+    in_force: list[Layer], on: list[Layer], member: Member, held: set[int]
+) -> None:
+    held |= {each.number for each in in_force[::2]}
+    chosen = choose(member, in_force, on, held)
+    assert all(each.scope.covers(member) for each in chosen)
+    assert len({each.scope_id for each in chosen}) == len(chosen)
+    before = {each.scope_id: each for each in on}
+    for each in in_force:
+        if not each.scope.covers(member):
+            continue
+        mine = [c for c in chosen if c.scope_id == each.scope_id]
+        if each.number not in held:
+            assert mine == [each]
+        elif each.scope_id in before:
+            assert mine == [before[each.scope_id]]
+        else:
+            assert mine == ([each] if each.scope.everything else [])
+    assert chosen == choose(member, in_force[::-1], on[::-1], held)
