@@ -4,7 +4,7 @@ from itertools import permutations
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.pricing.composition import (
@@ -192,6 +192,7 @@ partial = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(partial, st.integers(0, 3)), max_size=4), st.data())
 def test_what_layers_amount_to_does_not_hang_on_the_order_they_come_in(
     cohorts: list[tuple[Changes, int]], data: st.DataObject
@@ -232,6 +233,7 @@ published = st.lists(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     published.map(lambda layers: [*(each for each in layers if each.scope_id != 1), BASE]),
     published,

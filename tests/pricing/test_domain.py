@@ -4,7 +4,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.pricing.domain import (
@@ -147,6 +147,7 @@ def test_a_price_that_includes_the_tax_names_it(
     assert c.total_minor == c.taxable_minor + c.tax_minor + c.rounding_minor
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**9), rates)
 def test_a_tax_taken_out_is_the_tax_put_on_but_for_a_rounding(gross: int, rate: Decimal) -> None:
     terms = Terms(Decimal("0.1"), {"USD": {"standard": gross}}, {"DE": rate}, frozenset({"DE"}))
@@ -200,6 +201,7 @@ def priced(
     return cost(terms, what)
 
 
+@settings(max_examples=60, deadline=None)
 @given(percentages, rates, currencies, amounts, lines, st.integers(0, 10**10))
 def test_no_cent_is_lost_and_none_appears(
     percentage: Decimal,
@@ -224,6 +226,7 @@ def test_no_cent_is_lost_and_none_appears(
     assert min(c.fee_minor, c.taxable_minor, c.tax_minor, c.total_minor) >= 0
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.tuples(percentages, percentages), rates, amounts, lines, st.integers(0, 10**10))
 def test_a_higher_percentage_never_costs_less(
     pair: tuple[Decimal, Decimal],
@@ -237,6 +240,7 @@ def test_a_higher_percentage_never_costs_less(
     assert low <= high
 
 
+@settings(max_examples=60, deadline=None)
 @given(percentages, rates, amounts, lines)
 def test_what_a_breakdown_names_recomputes_to_the_same_cents(
     percentage: Decimal, rate: Decimal, delivery: int, lines: list[tuple[int, int]]

@@ -4,7 +4,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.pricing.domain import Box, Terms, cost
@@ -110,6 +110,7 @@ breakdowns = st.builds(
 seconds = st.integers(0, 30 * 86_400)
 
 
+@settings(max_examples=40, deadline=None)
 @given(breakdowns, breakdowns, seconds, st.sampled_from(["day", "second"]))
 def test_lines_add_up_to_what_is_credited_and_charged(
     old: CostBreakdown, new: CostBreakdown, left: int, by: By

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -112,12 +112,14 @@ keys = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(keys)
 def test_a_scope_is_the_intersection_of_its_keys(definition: dict[str, object]) -> None:
     each = [Scope.model_validate({key: value}) for key, value in definition.items()]
     assert Scope.model_validate(definition).covers(MEMBER) == all(s.covers(MEMBER) for s in each)
 
 
+@settings(max_examples=40, deadline=None)
 @given(keys)
 def test_a_stored_scope_is_the_same_scope(definition: dict[str, object]) -> None:
     scope = Scope.model_validate(definition)

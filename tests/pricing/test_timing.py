@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -231,6 +231,7 @@ zones = st.sampled_from(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(timings, instants, situations, zones)
 def test_nobody_moves_early_or_unannounced_or_with_a_locked_box(
     timing: Timing, effective_from: datetime, situation: Situation, zone: ZoneInfo
@@ -248,6 +249,7 @@ def test_nobody_moves_early_or_unannounced_or_with_a_locked_box(
         assert not (day <= situation.next_delivery_on <= day + timedelta(days=timing.cutoff_days))
 
 
+@settings(max_examples=60, deadline=None)
 @given(instants, situations, zones)
 def test_no_renewal_is_passed_over(
     effective_from: datetime, situation: Situation, zone: ZoneInfo

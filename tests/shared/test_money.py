@@ -4,7 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import InvalidInput, UnknownCurrency
@@ -133,6 +133,7 @@ def test_nothing_is_spread_over_nobody() -> None:
         spread_minor(5, [1, -1])
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(-(10**12), 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
 def test_shares_add_up_and_none_is_a_unit_off(total: int, weights: list[int]) -> None:
     if not sum(weights):
