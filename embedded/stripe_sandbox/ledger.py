@@ -101,6 +101,8 @@ class Refund:
     failure_reason: str | None = None
     transaction_id: str | None = None
     failure_transaction_id: str | None = None
+    # Of what a partial capture left: nothing of it was ever received.
+    is_release: bool = False
 
 
 @dataclass

@@ -246,6 +246,16 @@ def partial_capture(scene: Scene) -> Iterator[int]:
     payments.capture(scene.ledger, scene.intent, scene.rng.randint(1, scene.order.amount_minor))
 
 
+def partial_capture_refunded(scene: Scene) -> Iterator[int]:
+    """By a request of before 2025-03-31."""
+    yield from authorize(scene)
+    taken_minor = scene.rng.randint(1, scene.order.amount_minor)
+    payments.capture_and_refund(scene.ledger, scene.intent, taken_minor)
+    yield scene.later(2)
+    if scene.rng.random() < 0.5:
+        refunds.refund(scene.ledger, scene.intent, None)
+
+
 def multi_capture(scene: Scene) -> Iterator[int]:
     yield from authorize(scene)
     for _ in range(scene.rng.randint(1, 2)):
@@ -328,6 +338,7 @@ LIVES: dict[str, Script] = {
     "authorized_only": authorized_only,
     "manual_capture": manual_capture,
     "partial_capture": partial_capture,
+    "partial_capture_refunded": partial_capture_refunded,
     "multi_capture": multi_capture,
     "incremental_authorization": incremental_authorization,
     "authorization_canceled": authorization_canceled,

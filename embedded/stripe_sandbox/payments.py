@@ -4,9 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from embedded.stripe_sandbox.fees import charge_fee
-from embedded.stripe_sandbox.ledger import Charge, IllegalTransition, Intent, Ledger, PaymentError
+from embedded.stripe_sandbox.ledger import (
+    Charge,
+    IllegalTransition,
+    Intent,
+    Ledger,
+    PaymentError,
+    Refund,
+)
 from embedded.stripe_sandbox.reviews import close_if_open
-from embedded.stripe_sandbox.shapes import tell_charge, tell_intent
+from embedded.stripe_sandbox.shapes import refund_json, tell_charge, tell_intent
 from embedded.stripe_sandbox.truth import AUTHENTICATION_FAILED_CODE
 
 CONFIRMABLE = ("requires_payment_method", "requires_confirmation")
@@ -184,14 +191,7 @@ def settle(ledger: Ledger, intent: Intent) -> None:
 
 def capture(ledger: Ledger, intent: Intent, amount_minor: int | None, final: bool = True) -> None:
     """Take an authorised amount, all by default.  What a final capture leaves is released."""
-    _require(intent, ("requires_capture",), "captured")
-    taken_minor = intent.capturable_minor if amount_minor is None else amount_minor
-    if not 0 < taken_minor <= intent.capturable_minor:
-        raise IllegalTransition(
-            f"The amount to capture, {taken_minor}, is not within the "
-            f"{intent.capturable_minor} that can be captured.",
-            "amount_too_large" if taken_minor > 0 else "parameter_invalid_integer",
-        )
+    taken_minor = _capturable(intent, amount_minor)
     charge = latest_charge(intent)
     _take(ledger, intent, charge, taken_minor)
     intent.capturable_minor -= taken_minor
@@ -205,6 +205,57 @@ def capture(ledger: Ledger, intent: Intent, amount_minor: int | None, final: boo
     intent.capturable_minor, intent.status = 0, "succeeded"
     tell_charge(ledger, "captured", intent, charge)
     tell_intent(ledger, "succeeded", intent)
+
+
+def capture_and_refund(ledger: Ledger, intent: Intent, amount_minor: int) -> None:
+    """As it was until 2025-03-31: all is booked, and what was not taken is booked back as a refund."""
+    taken_minor = _capturable(intent, amount_minor)
+    charge, left_minor = latest_charge(intent), intent.capturable_minor - taken_minor
+    _take(ledger, intent, charge, taken_minor)
+    fee_minor = charge_fee(charge.amount_minor, charge.currency)
+    amounts = (charge.amount_minor, fee_minor)
+    charge.transaction_ids.append(ledger.book(_kind(charge), "charge", amounts, charge))
+    intent.capturable_minor, intent.status = 0, "succeeded"
+    made = release(ledger, intent, charge, left_minor) if left_minor else None
+    tell_charge(ledger, "captured", intent, charge)
+    if made is not None:
+        tell_charge(ledger, "refunded", intent, charge)
+        ledger.emit("refund.created", intent, refund_json(made))
+    tell_intent(ledger, "succeeded", intent)
+
+
+def _capturable(intent: Intent, amount_minor: int | None) -> int:
+    _require(intent, ("requires_capture",), "captured")
+    wanted_minor = intent.capturable_minor if amount_minor is None else amount_minor
+    if not 0 < wanted_minor <= intent.capturable_minor:
+        raise IllegalTransition(
+            f"The amount to capture, {wanted_minor}, is not within the "
+            f"{intent.capturable_minor} that can be captured.",
+            "amount_too_large" if wanted_minor > 0 else "parameter_invalid_integer",
+        )
+    return wanted_minor
+
+
+def release(ledger: Ledger, intent: Intent, charge: Charge, left_minor: int) -> Refund:
+    made = Refund(
+        id=ledger.ids.new("re"),
+        created=ledger.now,
+        intent_id=intent.id,
+        charge_id=charge.id,
+        amount_minor=left_minor,
+        currency=intent.currency,
+        status="succeeded",
+        reason=None,
+        metadata={},
+        is_release=True,
+    )
+    returned_minor = charge_fee(charge.amount_minor, charge.currency) - charge_fee(
+        charge.captured_minor, charge.currency
+    )
+    made.transaction_id = ledger.book("refund", "refund", (-left_minor, -returned_minor), made)
+    intent.refunds.append(made)
+    ledger.refunds[made.id] = made
+    return made
 
 
 def increase_authorization(ledger: Ledger, intent: Intent, amount_minor: int) -> None:

@@ -32,12 +32,14 @@ def details_of(ledger: Ledger, intent: Intent) -> JsonObject:
     """What else is true of a payment: fees, how it was paid, who looks at it.
 
     `fee_minor` and `net_minor` are of all its charges', refunds' and disputes' balance transactions; null while what
-    was captured is not booked.  Mandate and 3-D Secure are the latest charge's, or the failure that prevented one.
+    was captured is not booked, or booked with what was released.  Mandate and 3-D Secure are the latest charge's, or the failure that prevented one.
     """
     charge, error = intent.latest_charge, intent.error
     booked = _booked(ledger, intent)
     captured = [each for each in intent.charges if each.captured]
     settled = bool(captured) and all(each.transaction_ids for each in captured)
+    # The fee of all that was authorised is not that of what was taken.
+    settled = settled and not any(each.is_release for each in intent.refunds)
     # Fees in another currency than the payment's are nobody's sum.
     settled = settled and intent.settles_in in (None, intent.currency)
     failure = error if error is not None and intent.status != "succeeded" else None
@@ -79,7 +81,7 @@ def refunded_minor(intent: Intent) -> int:
     return sum(
         refund.amount_minor
         for refund in intent.refunds
-        if refund.status in ("pending", "succeeded")
+        if refund.status in ("pending", "succeeded") and not refund.is_release
     )
 
 

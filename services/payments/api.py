@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
-from services.payments.domain import Fold, decode
+from services.payments.domain import Fold, decode, release
 from services.payments.fold_records import moment
 from services.payments.models import PaymentIntent, StripeEvent
 from shared.auth import require
@@ -94,6 +94,8 @@ class StripeFactView(BaseModel):
 
 
 class RefundView(BaseModel):
+    """`released` is what a partial capture left, which Stripe made a refund of until 2025-03-31: no money."""
+
     id: str
     status: str
     amount_minor: int
@@ -340,10 +342,11 @@ def _fact_view(fact: StripeEvent) -> StripeFactView:
 
 
 def _refund_views(folded: Fold) -> list[RefundView]:
+    released = release(folded)
     return [
         RefundView(
             id=refund_id,
-            status=refund.status,
+            status="released" if refund_id == released else refund.status,
             amount_minor=refund.amount_minor,
             created_at=moment(refund.created),
         )

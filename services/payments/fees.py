@@ -11,9 +11,14 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from services.payments import fold_records as records
-from services.payments.domain import Fold, decode
+from services.payments.domain import Fold, decode, state
 from services.payments.fold_records import Wanted
-from services.payments.gateway import Question, settled_subject, transaction_subject
+from services.payments.gateway import (
+    Question,
+    booked_subject,
+    settled_subject,
+    transaction_subject,
+)
 from shared.clock import Clock
 
 # Asked one after the other at some 0.2 s each, these hold a question of money up for 2 s.
@@ -25,6 +30,7 @@ LOOKED_BACK = timedelta(days=30)
 PAUSE = timedelta(minutes=1)
 # A debit is paid days after it was created: the whole span is looked through again this often.
 SWEEP_EVERY = timedelta(hours=1)
+CHARGE_IDS = ("ch_", "py_")
 
 OPEN = "SELECT count(*) FROM stripe_questions WHERE answered_at IS NULL AND reason = $1"
 FEELESS = """
@@ -101,7 +107,17 @@ def questions(stripe_id: str, fold: Fold) -> list[Question]:
     if fold.unsettled:
         subjects = [transaction_subject(each) for each in sorted(fold.unsettled)]
         return [Question(each, 0, 0, fold.livemode, account) for each in subjects]
-    if fold.fees:  # in a currency that is not the payment's
-        return []
+    if fold.fees:
+        return _about_the_rest(fold)
     whole = settled_subject(stripe_id)
     return [Question(whole, fold.phase, fold.second, fold.livemode, account)]
+
+
+def _about_the_rest(fold: Fold) -> list[Question]:
+    """Of a charge captured in parts whose first part nobody told; none where it is settled in another currency."""
+    currency = state(fold).currency
+    charge = fold.method.attempt if fold.method else ""
+    is_own = any(fee.is_charge and fee.currency == currency for fee in fold.fees.values())
+    if not is_own or not charge.startswith(CHARGE_IDS):
+        return []
+    return [Question(booked_subject(charge), 0, 0, fold.livemode, fold.account or None)]

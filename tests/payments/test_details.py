@@ -57,10 +57,14 @@ def test_whatever_order_the_details_are_the_truth(
 
 
 def kept(lives_fold: Fold, fee_minor: int = 30) -> list[Fold]:
-    """Stripe's answers to what its charges only named."""
+    """Stripe's answers to what its charges only named: all that was received, in parts."""
+    paid, names = state(lives_fold), sorted(lives_fold.unsettled)
+    part_minor = paid.received_minor // len(names)
+    rest_minor = paid.received_minor - part_minor * len(names)
+    amounts = [part_minor + rest_minor, *[part_minor] * (len(names) - 1)]
     return [
-        Fold(fees={name: Fee(True, state(lives_fold).currency, fee_minor, 1)})
-        for name in sorted(lives_fold.unsettled)
+        Fold(fees={name: Fee(True, paid.currency, fee_minor, amount_minor - fee_minor)})
+        for name, amount_minor in zip(names, amounts, strict=True)
     ]
 
 

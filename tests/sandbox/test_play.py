@@ -98,7 +98,10 @@ def test_every_refund_takes_legal_steps_to_the_sum_that_is_true(played: Played) 
         if refund["status"] in ("pending", "succeeded"):
             told[refund["payment_intent"]] += int(str(refund["amount"]))
     for stripe_id, truth in played.truth.items():
-        assert told[stripe_id] == truth["refunded_minor"]
+        # Until 2025-03-31 what a partial capture left was told as a refund, and gave nothing back.
+        released = played.lifecycles[stripe_id] == "partial_capture_refunded"
+        rest = truth["amount_minor"] - truth["received_minor"] if released else 0
+        assert told[stripe_id] - rest == truth["refunded_minor"]
 
 
 @given(played=plays)

@@ -5,6 +5,9 @@
 
 from services.payments.domain.fold import (
     ANSWER_RANK,
+    ASKED,
+    BOOKED,
+    TOLD,
     Dispute,
     Fee,
     Fold,
@@ -29,6 +32,7 @@ from services.payments.domain.state import (
     Movement,
     PaymentState,
     Untold,
+    release,
     state,
     unlinked_reasons,
     untold_refunds,
@@ -36,6 +40,9 @@ from services.payments.domain.state import (
 
 __all__ = [
     "ANSWER_RANK",
+    "ASKED",
+    "BOOKED",
+    "TOLD",
     "Dispute",
     "Fee",
     "Fold",
@@ -57,6 +64,7 @@ __all__ = [
     "join",
     "merge",
     "phase_of",
+    "release",
     "state",
     "type_rank",
     "unlinked_reasons",

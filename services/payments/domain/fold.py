@@ -33,6 +33,8 @@ _TYPE_RANKS = {
 UNKNOWN_TYPE_RANK = 1
 # Stripe's answer, when it was asked: it was given after all that happened in the second it was asked about.
 ANSWER_RANK = 9
+# Whose word on when it ended counts: its own event's, else when its money was booked, else when Stripe was asked.
+TOLD, BOOKED, ASKED = 0, 1, 2
 METHOD_RANKS = {"failed": 0, "pending": 1, "succeeded": 2, "paid": 2}
 REFUND_RANKS = {"requires_action": 0, "pending": 1, "succeeded": 2, "failed": 3, "canceled": 3}
 
@@ -138,7 +140,9 @@ class Fold:
     told: dict[str, Told] = field(default_factory=dict)
     received_minor: int = 0
     created: int | None = None
-    ended: dict[str, tuple[int, int]] = field(default_factory=dict)  # status: (is answer, second)
+    ended: dict[str, tuple[int, int]] = field(default_factory=dict)  # status: (who says so, second)
+    # What Stripe answered that it had come back to, and when: nothing comes back from where this one is.
+    denied: dict[str, int] = field(default_factory=dict)
     livemode: bool = False
     account: str = ""
     links: dict[str, Link] = field(default_factory=dict)
@@ -199,6 +203,7 @@ def join(a: Fold, b: Fold) -> Fold:
         received_minor=max(a.received_minor, b.received_minor),
         created=_earliest(a.created, b.created),
         ended=_union(a.ended, b.ended, min),
+        denied=_union(a.denied, b.denied, max),
         livemode=a.livemode or b.livemode,
         account=max(a.account, b.account),
         links=_union(a.links, b.links, max),

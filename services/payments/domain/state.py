@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from services.payments.domain.fold import Fold, Link, Refund, Told
+from services.payments.domain.fold import ASKED, Fold, Link, Refund, Told
 from shared.events import PaymentStatus
 
 # While in one of these, a refund's amount is gone from what was received.
@@ -110,13 +110,34 @@ def untold_refunds(fold: Fold) -> Untold | None:
 
     A charge's sum falls again when a refund fails, so each claim is compared with what was gone in its own second.
     """
+    released_minor = _released_unheard(fold)
     for second, claimed_minor in sorted(
         ((int(s), c) for s, c in fold.claims.items()), reverse=True
     ):
-        known_minor = sum(r.amount_minor for r in fold.refunds.values() if _was_gone(r, second))
+        gone = (r.amount_minor for r in fold.refunds.values() if _was_gone(r, second))
+        known_minor = sum(gone) + released_minor
         if known_minor < claimed_minor:
             return Untold(second, claimed_minor, known_minor)
     return None
+
+
+def release(fold: Fold) -> str | None:
+    """The refund that gave back nothing: until 2025-03-31 Stripe made one of what a partial capture left.
+
+    It is of exactly that, and made no later than the payment had succeeded, when nothing else can have been given
+    back.  Where only Stripe's answer says that it did, more must have gone than ever came.
+    """
+    left_minor = _left_of_capture(fold)
+    alike = [
+        (each.created, name)
+        for name, each in fold.refunds.items()
+        if each.held and each.amount_minor == left_minor
+    ]
+    if not alike:
+        return None
+    created, name = min(alike)
+    gone = sum(r.amount_minor for r in fold.refunds.values() if r.held and r.status in HOLDING)
+    return name if _is_by_capture(fold, created) or gone > fold.received_minor else None
 
 
 def unlinked_reasons(fold: Fold) -> list[str]:
@@ -139,10 +160,38 @@ def _refund_movements(fold: Fold) -> list[Movement]:
     # Releasing an authorisation is told as a refund too, though no money ever came.
     if "canceled" in fold.ended and fold.received_minor == 0:
         return []
+    released = release(fold)
     moved = []
     for refund_id, refund in sorted(fold.refunds.items()):
-        moved += _movements_of(refund_id, refund)
+        if refund_id != released:
+            moved += _movements_of(refund_id, refund)
     return moved
+
+
+def _left_of_capture(fold: Fold) -> int | None:
+    """What was authorised and never taken, once nothing more can be; none where nothing is left."""
+    if "succeeded" not in fold.ended or not fold.told:
+        return None
+    left_minor = _latest(fold).snapshot.amount_minor - fold.received_minor
+    return left_minor if left_minor > 0 else None
+
+
+def _is_by_capture(fold: Fold, second: int) -> bool:
+    """Whether all was taken by then at the earliest; a late answer alone does not tell when it was."""
+    who, captured = fold.ended["succeeded"]
+    return who != ASKED and second <= captured
+
+
+def _released_unheard(fold: Fold) -> int:
+    """What a charge claims as given back that had just been captured, and no refund is known of."""
+    left_minor = _left_of_capture(fold)
+    if left_minor is None or release(fold) is not None:
+        return 0
+    is_told = any(
+        claimed >= left_minor and _is_by_capture(fold, int(second))
+        for second, claimed in fold.claims.items()
+    )
+    return left_minor if is_told else 0
 
 
 def _movements_of(refund_id: str, refund: Refund) -> list[Movement]:
@@ -170,11 +219,15 @@ def _dispute_movements(fold: Fold) -> list[Movement]:
 
 
 def _fee(fold: Fold, currency: str) -> int | None:
-    """None until every charge's own fee is known; fees settled in another currency cannot be added to it."""
+    """None until the charges' own fees are known of all that was received; those settled in another currency, never."""
     if fold.unsettled:
         return None
     known = [fee for fee in fold.fees.values() if fee.currency == currency]
-    return sum(fee.fee_minor for fee in known) if any(fee.is_charge for fee in known) else None
+    of_charges = [fee for fee in known if fee.is_charge]
+    gross_minor = sum(fee.fee_minor + fee.net_minor for fee in of_charges)
+    if not of_charges or gross_minor != fold.received_minor:
+        return None
+    return sum(fee.fee_minor for fee in known)
 
 
 def _three_d_secure(fold: Fold, failure_code: str | None) -> str | None:
@@ -205,6 +258,11 @@ def _anomaly(fold: Fold, amount_minor: int, refunded_minor: int, disputed_minor:
     found = []
     if len(fold.ended) > 1:
         found.append("succeeded and canceled")
+    # A later answer that says what we know ends it: the one before was given too early.
+    believed_at = max(told.asked_at for told in fold.told.values())
+    found += [
+        f"Stripe says {status}" for status, at in sorted(fold.denied.items()) if at > believed_at
+    ]
     if fold.received_minor > amount_minor:
         found.append(f"received {fold.received_minor} of {amount_minor}")
     if refunded_minor + disputed_minor > fold.received_minor:

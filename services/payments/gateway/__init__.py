@@ -25,6 +25,7 @@ from services.payments.gateway.listing import (
 from services.payments.gateway.ordered import Asking, answer_id, ordered_body, told_of
 from services.payments.gateway.question import (
     Question,
+    booked_subject,
     charge_subject,
     disputes_subject,
     invoice_subject,
@@ -66,6 +67,7 @@ __all__ = [
     "amount_of",
     "answer_body",
     "answer_id",
+    "booked_subject",
     "charge_subject",
     "disputes_subject",
     "do",

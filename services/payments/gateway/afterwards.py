@@ -7,7 +7,7 @@ from services.payments.domain import Dispute, Fold, Link, Payout, Refund, Review
 from services.payments.domain.fold import REFUND_RANKS
 from services.payments.domain.state import HOLDING
 from services.payments.gateway import parts, shapes
-from services.payments.gateway.question import REFUNDS_OF, list_of
+from services.payments.gateway.question import Listed, list_of
 from shared.errors import NotUnderstood
 from shared.money import from_stripe
 
@@ -68,7 +68,7 @@ def list_fact(
 ) -> StripeFact | Nothing:
     """A whole list, believed only as Stripe's answer to us."""
     match list_of(asked.about or ""):
-        case (path, payment) if REFUNDS_OF.startswith(path):
+        case Listed("/v1/refunds", _, payment):
             made = shapes.RefundList.model_validate(content).data
             tells = Fold(
                 livemode=event.livemode,
@@ -77,7 +77,7 @@ def list_fact(
                 listed=asked.second,
             )
             charges = {refund.charge for refund in made if refund.charge}
-        case (_, payment):
+        case Listed("/v1/disputes", _, payment):
             opened = shapes.DisputeList.model_validate(content).data
             folds = [_dispute(event, each) for each in opened]
             tells = Fold(
@@ -87,12 +87,28 @@ def list_fact(
                 fees={name: each for fold in folds for name, each in fold.fees.items()},
             )
             charges = {dispute.charge for dispute in opened if dispute.charge}
+        case Listed(_, _, charge):
+            booked = shapes.BookedList.model_validate(content).data
+            return _booked_fact(event, charge, booked)
         case _:
             return Nothing("a list of something else than what became of a payment")
     named = tuple(sorted(charges))
     return StripeFact(
         event.id, event.type, event.created, payment, None, named, tells, is_answer=True
     )
+
+
+def _booked_fact(
+    event: shapes.Event, charge: str, booked: Iterable[shapes.BalanceTransaction]
+) -> StripeFact:
+    """All that was booked for a charge: of one that was captured in parts, each part."""
+    own = [each for each in booked if each.type in parts.CHARGED and each.source == charge]
+    tells = Fold(
+        livemode=event.livemode,
+        account=event.of_account,
+        fees=parts.known_fees(own, is_charge=True),
+    )
+    return of_charge(event, None, charge, tells)
 
 
 def dispute_fact(event: shapes.Event, dispute: shapes.Dispute) -> StripeFact | Nothing:

@@ -104,18 +104,17 @@ class StripeClient:
         listed = list_of(question.subject)
         if listed is None:
             return await self._get(question.subject, question.account)
-        path, payment = listed
         items: list[Item] = []
         after: dict[str, str] = {}
         for _ in range(LIST_PAGES):
-            only = {"payment_intent": payment, "limit": str(PAGE_ITEMS), **after}
-            page = await self.page(path, question.account, only)
+            only = {listed.by: listed.name, "limit": str(PAGE_ITEMS), **after}
+            page = await self.page(listed.path, question.account, only)
             items += page.data
             if not page.has_more:
                 data = [item.model_dump() for item in items]
                 return orjson.dumps({"object": "list", "data": data})
             after = {"starting_after": items[-1].id}
-        raise StripeAway(f"{payment} has more than {len(items)} of {path}")
+        raise StripeAway(f"{listed.name} has more than {len(items)} of {listed.path}")
 
     async def page(self, path: str, account: str | None, only: Mapping[str, str]) -> ItemPage:
         """One page of a list; `only` are its parameters.  Raises StripeAway or UnknownToStripe."""
@@ -192,9 +191,12 @@ def _page(shape: type[Page], body: str | bytes) -> Page:
         raise StripeAway(f"Stripe answered with no list: {_short(body)}") from error
 
 
-def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
+def answer_body(
+    question: Question, answer: bytes, at: datetime, seen_at: datetime | None = None
+) -> bytes:
     """Stripe's answer as an event, so that replaying all events rebuilds what it settled.
 
+    It counts as told at `at`, also where it was only `seen_at` later.
     Raises StripeAway for what is none: whoever said it instead of Stripe may not do so the next time.
     """
     try:
@@ -211,6 +213,8 @@ def answer_body(question: Question, answer: bytes, at: datetime) -> bytes:
         "at": int(at.timestamp()),
         "about": question.subject,
     }
+    if seen_at is not None:
+        asked["seen_at"] = int(seen_at.timestamp())
     event = {
         "id": question.event_id,
         "object": "event",

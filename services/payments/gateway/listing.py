@@ -88,12 +88,13 @@ def event_body(event: JsonObject, account: str | None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An object in a list, asked for after `until`: it is at least as new as that."""
+    """An object in a list, asked for at `at`, after `until`: it is at least as new as that."""
 
     kind: Kind
     item: JsonObject
     account: str | None
     until: datetime
+    at: datetime
 
     @property
     def id(self) -> str:
@@ -115,4 +116,4 @@ class Seen:
         mode = said if isinstance(said, bool) else livemode
         second = int(self.until.timestamp())
         question = Question(self.subject, 0, second, mode, self.account)
-        return answer_body(question, orjson.dumps(self.item), self.until)
+        return answer_body(question, orjson.dumps(self.item), self.until, self.at)

@@ -54,7 +54,8 @@ def claims(event: shapes.Event, charges: Iterable[shapes.Charge]) -> dict[str, i
         claimed = sum(from_stripe(amount, currency) for amount, currency in said)
     except InvalidInput:  # only a question hangs on it
         return {}
-    return {str(event.created): claimed} if claimed else {}
+    seen_at = event.asked.seen_at if event.asked else None
+    return {str(seen_at or event.created): claimed} if claimed else {}
 
 
 def fees(charges: Iterable[shapes.Charge]) -> dict[str, Fee]:

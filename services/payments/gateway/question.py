@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.events import derived_id
 
 REFUNDS_OF = "/v1/refunds?payment_intent="
 DISPUTES_OF = "/v1/disputes?payment_intent="
+BOOKED_FOR = "/v1/balance_transactions?source="
 # A charge is expanded with its balance transaction: only in answers to us does Stripe show the fee.
 SETTLED = "?expand[]=latest_charge.balance_transaction"
 THIN_ABOUT = ("payment_intents", "charges", "refunds", "disputes", "reviews", "invoices")
@@ -66,9 +68,23 @@ def transaction_subject(transaction: str) -> str:
     return f"/v1/balance_transactions/{transaction}"
 
 
-def list_of(subject: str) -> tuple[str, str] | None:
-    """Which list was asked for, and of which payment; None where it was no list."""
-    for prefix in (REFUNDS_OF, DISPUTES_OF):
+def booked_subject(charge: str) -> str:
+    """All that was booked for a charge, as a list."""
+    return BOOKED_FOR + charge
+
+
+class Listed(NamedTuple):
+    """A list that was asked for: of everything under `path` whose `by` is `name`."""
+
+    path: str
+    by: str
+    name: str
+
+
+def list_of(subject: str) -> Listed | None:
+    """None where it was no list."""
+    for prefix in (REFUNDS_OF, DISPUTES_OF, BOOKED_FOR):
         if subject.startswith(prefix):
-            return prefix.partition("?")[0], subject.removeprefix(prefix)
+            path, _, by = prefix.removesuffix("=").partition("?")
+            return Listed(path, by, subject.removeprefix(prefix))
     return None

@@ -38,6 +38,12 @@ SHAPES: dict[str, type[shapes.Shape]] = {
     "balance_transaction": shapes.BalanceTransaction,
 }
 
+LISTS: dict[str, type[shapes.Shape]] = {
+    "/v1/refunds": shapes.RefundList,
+    "/v1/disputes": shapes.DisputeList,
+    "/v1/balance_transactions": shapes.BookedList,
+}
+
 
 class NotRedacted(FareboxError):
     title = "A body cannot be reduced to what is read of it"
@@ -79,7 +85,7 @@ def _object(content: dict[str, object], asked: object) -> dict[str, object]:
     shape = SHAPES.get(kind) if isinstance(kind, str) else None
     about = asked.get("about") if isinstance(asked, dict) else None
     if kind == "list" and isinstance(about, str) and (listed := list_of(about)):
-        shape = shapes.RefundList if listed[0].endswith("refunds") else shapes.DisputeList
+        shape = LISTS[listed.path]
     if shape is None:
         return _only(content, NAMED)
     read = shape.model_validate(content).model_dump(mode="json", exclude_unset=True)

@@ -228,6 +228,11 @@ class DisputeList(Shape):
     data: list[Dispute]
 
 
+class BookedList(Shape):
+    object: Literal["list"]
+    data: list[BalanceTransaction]
+
+
 class Asked(Shape):
     """Why Stripe was asked, when the event is its answer: the place that its answer takes."""
 
@@ -235,6 +240,8 @@ class Asked(Shape):
     second: Seconds
     at: Seconds
     about: str | None = None
+    # When Stripe was asked, where the answer counts as told at an earlier second.
+    seen_at: Seconds | None = None
 
 
 class Event(Shape):

@@ -7,6 +7,9 @@ from pydantic import ValidationError
 
 from services.payments.domain import (
     ANSWER_RANK,
+    ASKED,
+    BOOKED,
+    TOLD,
     Fold,
     Snapshot,
     StripeFact,
@@ -150,17 +153,18 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
     charges = _charges(intent)
     fees = parts.fees(charges)
     rank = ANSWER_RANK if asked else type_rank(event.type)
-    ended_at = (1, _paid_at(intent) or event.created) if asked else (0, event.created)
-    if intent.canceled_at is not None:
-        ended_at = (0, intent.canceled_at)
     ended = snapshot.status in ("succeeded", "canceled")
+    phase = phase_of(snapshot.status)
+    # Nothing comes back from a later phase: an answer that says so is no news, but an operator's.
+    is_denial = asked is not None and phase < asked.phase
     tells = Fold(
-        phase=max(phase_of(snapshot.status), asked.phase if asked else 0),
+        phase=phase,
         second=asked.second if asked else event.created,
         told={event.id: Told(rank, asked.at if asked else 0, snapshot)},
         received_minor=_received(intent),
         created=intent.created,
-        ended={snapshot.status: ended_at} if ended else {},
+        ended={snapshot.status: _ended_at(event, intent)} if ended else {},
+        denied={snapshot.status: asked.at} if asked and is_denial else {},
         livemode=event.livemode,
         account=event.of_account,
         links=parts.links(event, intent.metadata, parts.PAYMENT_LINK_RANK),
@@ -184,6 +188,16 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
         tells,
         is_answer=asked is not None,
     )
+
+
+def _ended_at(event: shapes.Event, intent: shapes.PaymentIntent) -> tuple[int, int]:
+    """Whose word it is, and when the payment ended."""
+    if intent.canceled_at is not None:
+        return TOLD, intent.canceled_at
+    if event.asked is None:
+        return TOLD, event.created
+    paid_at = _paid_at(intent)
+    return (ASKED, event.created) if paid_at is None else (BOOKED, paid_at)
 
 
 def _charges(intent: shapes.PaymentIntent) -> list[shapes.Charge]:

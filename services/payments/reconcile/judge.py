@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.payments.domain import Fold, state
+from services.payments.domain import Fold, release, state
 from services.payments.gateway import Line
 
 CHARGES = ("charge", "payment")
@@ -50,12 +50,16 @@ def _charge_problem(line: Line, fold: Fold, charged: Charged, is_comparable: boo
         )
     if not is_comparable:
         return None
+    taken_minor = fold.received_minor
+    if (released := release(fold)) is not None:
+        # All that was authorised is booked, and the rest back.
+        taken_minor += fold.refunds[released].amount_minor
     captures = {name for name, each in fold.fees.items() if each.is_charge} | fold.unsettled.keys()
     # A capture of later may be paid out later.
-    is_part = charged.amount_minor < fold.received_minor and not captures <= charged.ids
-    if charged.amount_minor == fold.received_minor or is_part:
+    is_part = charged.amount_minor < taken_minor and not captures <= charged.ids
+    if charged.amount_minor == taken_minor or is_part:
         return None
-    return f"received {fold.received_minor} here, {charged.amount_minor} in payouts"
+    return f"received {taken_minor} here, {charged.amount_minor} in payouts"
 
 
 def _refund_problem(line: Line, fold: Fold, is_comparable: bool) -> str | None:

@@ -50,7 +50,8 @@ async def walk_objects(walker: Walker, run: Run, kind: Kind, after_last: Cursor)
     """Compare one page of a list of objects; returns where to go on."""
     listing = Listing(kind, run.account, run.objects_since, run.until)
     page = await walker.page(listing, run.cursor.after)
-    seen = [Seen(kind, item, run.account, run.until) for item in page.items]
+    at = walker.clock()
+    seen = [Seen(kind, item, run.account, run.until, at) for item in page.items]
     async with walker.pool.acquire() as connection, connection.transaction():
         folds = await _folds(connection, {each.payment for each in seen if each.payment})
         found = [(each, *_suspected(each, folds, walker)) for each in seen if each.payment]

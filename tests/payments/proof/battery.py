@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from embedded.stripe_sandbox import LIFECYCLES
-from tests.payments import test_details, test_fold_rules, test_state
+from tests.payments import test_details, test_fold_rules, test_release, test_state
 from tests.payments.proof import test_rules
 
 # Cheap and telling first: most mutants die at once.
-MODULES = (test_rules, test_state, test_fold_rules, test_details)
+MODULES = (test_rules, test_state, test_release, test_fold_rules, test_details)
 ALL_LIVES = sorted(LIFECYCLES)
 # What Hypothesis would draw, for the tests that it feeds.
 # What they see, the others see too, in a hundredth of the time.

@@ -57,7 +57,8 @@ def payment_facts(draw: st.DrawFn) -> Fold:
         told={EVENT: Told(draw(RANKS), draw(MINOR), snapshot)},
         received_minor=draw(MINOR),
         created=draw(SECONDS),
-        ended={status: (draw(st.integers(0, 1)), second)} if final else {},
+        ended={status: (draw(st.integers(0, 2)), second)} if final else {},
+        denied=draw(st.dictionaries(st.sampled_from(["processing"]), SECONDS)),
         links=draw(named(st.builds(Link, st.booleans(), MINOR, SECONDS, st.just(EVENT), NAMES))),
         invoice=draw(st.sampled_from(["", "in_1"])),
     )
