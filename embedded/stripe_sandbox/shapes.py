@@ -13,6 +13,8 @@ from embedded.stripe_sandbox.ledger import (
 from embedded.stripe_sandbox.method_details import details_json, outcome_json
 
 DAY_SECONDS = 86_400
+# What the card network advises where a card was declined; which it does for which reason is its own affair.
+ADVICE = {"call_issuer": "do_not_try_again", "try_again_later": "try_again_later"}
 EVIDENCE_FIELDS = (
     "access_activity_log",
     "billing_address",
@@ -105,6 +107,8 @@ def error_json(intent: Intent, error: PaymentError | None) -> JsonObject | None:
     shape: JsonObject = {"code": error.code, "message": error.message, "type": error.kind}
     if error.decline_code is not None:
         shape["decline_code"] = error.decline_code
+    if error.decline_code in ADVICE:
+        shape["advice_code"] = ADVICE[error.decline_code]
     if error.charge_id is not None:
         shape["charge"] = error.charge_id
     shape["payment_method"] = {

@@ -161,6 +161,7 @@ def _index_renewals() -> None:
         schema="payments",
         postgresql_where=sa.text("next_attempt_at IS NOT NULL"),
     )
+    op.create_index("ix_renewals_newest", "renewals", ["period_start", "id"], schema="payments")
     op.create_index(
         "ix_renewals_stripe_payment", "renewals", ["stripe_payment_id"], schema="payments"
     )

@@ -1,6 +1,7 @@
 """A Stripe that does not listen: orders stay open, somebody is told, and they go on once it does."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import orjson
 import stripe
@@ -153,3 +154,44 @@ def test_an_object_of_the_other_mode_is_no_refusal() -> None:
 def refusal(words: str) -> stripe.StripeError:
     body = {"error": {"type": "invalid_request_error", "message": words}}
     return stripe.InvalidRequestError(words, "customer", "resource_missing", None, 400, body)  # type: ignore[no-untyped-call]
+
+
+async def test_stripe_says_when_to_come_again(
+    service: Service,
+    sandbox: RunningSandbox,
+    client: StripeClient,
+    hands: Hands,
+    sessions: Sessions,
+) -> None:
+    order = creation()
+    await put(sessions, hands, order)
+    sandbox.control("POST", "outage", {"status": 429, "count": 1, "retry_after_seconds": 120})
+    assert await work_all(service, client) == 0
+    asked_again_at = (await order_row(service, order.id))["ask_after"]
+    assert asked_again_at == hands() + timedelta(seconds=120)
+
+
+async def test_nobody_is_charged_days_after_they_stood_before_the_screen(shop: Caller) -> None:
+    shop.sandbox.control("POST", "outage", {"status": 500, "count": 2})
+    asked = await shop.write("/payments", adhoc(confirm=True, payment_method="pm_card_visa"))
+    assert asked.status_code == 202
+    shop.hands.later(2 * 3_600)
+    assert await shop.work() == 1
+    ended = await shop.order(asked.json()["id"])
+    assert (ended["status"], ended["failure_code"]) == ("refused", "confirmation_expired")
+    assert await shop.service.payments() == {}
+
+
+async def test_the_card_networks_advice_is_kept(
+    service: Service,
+    client: StripeClient,
+    hands: Hands,
+    sessions: Sessions,
+    sandbox: RunningSandbox,
+) -> None:
+    made = sandbox.control("POST", "customers", {"outcomes": ["call_issuer"]})
+    order = creation(made["payment_method"], customer=made["customer"])
+    await put(sessions, hands, order)
+    assert await work_all(service, client) == 1
+    row = await order_row(service, order.id)
+    assert (row["failure_code"], row["advice_code"]) == ("call_issuer", "do_not_try_again")

@@ -29,6 +29,9 @@ class Refused:
     message: str
     http_status: int
     body: bytes | None
+    advice: str | None = (
+        None  # the card network's: do_not_try_again, try_again_later, confirm_card_data
+    )
 
     @property
     def reason(self) -> str:
@@ -64,11 +67,12 @@ def _refused(error: stripe.CardError | stripe.InvalidRequestError) -> Refused:
     told = error.json_body.get("error") if isinstance(error.json_body, dict) else None
     said: dict[str, object] = told if isinstance(told, dict) else {}
     intent = said.get("payment_intent")
-    decline = said.get("decline_code")
+    decline, advice = said.get("decline_code"), said.get("advice_code")
     return Refused(
         code=error.code or str(said.get("type") or "invalid_request_error"),
         decline_code=decline if isinstance(decline, str) else None,
         message=error.user_message or str(error),
         http_status=error.http_status or 400,
         body=orjson.dumps(intent) if isinstance(intent, dict) else None,
+        advice=advice if isinstance(advice, str) else None,
     )

@@ -58,6 +58,8 @@ class StripeOrder(Base):
             "subscription_id",
             postgresql_where=text("subscription_id IS NOT NULL"),
         ),
+        Index("ix_stripe_orders_newest", "created_at", "id"),
+        Index("ix_stripe_orders_named", "payment_id"),
         Index("ix_stripe_orders_open", "ask_after", postgresql_where=text("status = 'open'")),
         SCHEMA,
     )
@@ -81,6 +83,9 @@ class StripeOrder(Base):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     last_error: Mapped[str | None]  # why it is open still, or what Stripe said when it refused
     failure_code: Mapped[str | None]  # Stripe's reason, where it refused
+    advice_code: Mapped[
+        str | None
+    ]  # the card network's word on trying again, where a card was declined
     refused_status: Mapped[int | None]  # HTTP, where it refused: 402 for a card that was declined
     ordered_by: Mapped[str]  # the caller, or `renewals`
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

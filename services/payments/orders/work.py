@@ -72,7 +72,7 @@ MODE = "SELECT livemode FROM payment_intents WHERE stripe_id = $1"
 END = """
 UPDATE stripe_orders SET status = $2, ended_at = $3, stripe_object_id = $4,
     stripe_payment_id = coalesce(stripe_payment_id, $5), payment_id = coalesce(payment_id, $6),
-    failure_code = $7, last_error = $8, refused_status = $9
+    failure_code = $7, last_error = $8, refused_status = $9, advice_code = $10
 WHERE id = $1 AND status = 'open'
 """
 POSTPONE = """
@@ -252,6 +252,7 @@ async def settle(
         refusal.reason if refusal else None,
         refusal.message if refusal else None,
         refusal.http_status if refusal else None,
+        refusal.advice if refusal else None,
     )
     if ended != "UPDATE 1":
         return False

@@ -5,12 +5,14 @@ Stripe is not asked here: an order is written in the transaction that decides it
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.orders.place import Order, place
+from services.payments.renewals.apart import Act, PutOff, act
 from services.payments.renewals.due import cost_of
 from services.payments.renewals.models import BillableSubscription, PaymentMethod, Renewal
 from services.payments.renewals.outcomes import (
@@ -32,15 +34,15 @@ from shared.money import to_stripe
 from shared.trace import new_traceparent
 
 BATCH_RENEWALS = 100
-# A commit costs more than a step; more of them in one would hold rows that pricing's facts wait for.
-STEPS_TOGETHER = 20
 Step = Callable[[AsyncSession, Renewal, Rules, datetime], Awaitable[None]]
 # The cancellation of the payment before takes a second; a bank debit under way takes days.
 LOOK_AGAIN = timedelta(minutes=1)
 NO_METHOD = "no_payment_method"
 
 
-async def attempt_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
+async def attempt_due(
+    sessions: Sessions, rules: Rules, now: datetime, put_off: PutOff | None = None
+) -> int:
     """Charge, end or put off every renewal whose time has come; how many."""
     due = (
         select(Renewal.id)
@@ -50,28 +52,32 @@ async def attempt_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
     )
     async with sessions.begin() as session:
         ids = list(await session.scalars(due))
-    return await in_turn(sessions, [(each, _attempt) for each in ids], rules, now)
+    steps = carried_on([(each, _attempt) for each in ids], rules, now)
+    return await act(sessions, steps, put_off or PutOff(), now)
 
 
-async def in_turn(
-    sessions: Sessions, work: Sequence[tuple[UUID, Step]], rules: Rules, now: datetime
+def carried_on(
+    work: Sequence[tuple[UUID, Step]], rules: Rules, now: datetime
+) -> list[tuple[UUID, Act]]:
+    """Each step on its renewal; whom somebody else is at work on is passed by."""
+    return [
+        (name, partial(_carry_on, work=(name, step), rules=rules, now=now)) for name, step in work
+    ]
+
+
+async def _carry_on(
+    session: AsyncSession, work: tuple[UUID, Step], rules: Rules, now: datetime
 ) -> int:
-    """Take each step on its renewal, some to a transaction; whom somebody else is at work on is passed by.
-
-    How many it changed: a worker that is told of work which it then does not do would never rest.
-    """
-    changed = 0
-    for start in range(0, len(work), STEPS_TOGETHER):
-        async with sessions.begin() as session:
-            for renewal_id, step in work[start : start + STEPS_TOGETHER]:
-                # Never waited for: two workers, or a worker and a fact, cannot wait for each other.
-                statement = select(Renewal).where(Renewal.id == renewal_id)
-                renewal = await session.scalar(statement.with_for_update(skip_locked=True))
-                if renewal is not None:
-                    before = _place(renewal)
-                    await step(session, renewal, rules, now)
-                    changed += _place(renewal) != before
-    return changed
+    """Whether it changed anything: a worker that is told of work which it then does not do would never rest."""
+    renewal_id, step = work
+    # Never waited for: two workers, or a worker and a fact, cannot wait for each other.
+    statement = select(Renewal).where(Renewal.id == renewal_id)
+    renewal = await session.scalar(statement.with_for_update(skip_locked=True))
+    if renewal is None:
+        return 0
+    before = _place(renewal)
+    await step(session, renewal, rules, now)
+    return int(_place(renewal) != before)
 
 
 def _place(renewal: Renewal) -> tuple[object, ...]:

@@ -4,6 +4,7 @@ Nothing is charged here.  A period is written down once, whoever looks and howev
 """
 
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -11,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.orders.periods import lock, order_of
+from services.payments.renewals.apart import PutOff, act
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
 from services.payments.renewals.outcomes import Rules, adopt
 from services.payments.renewals.periods import anchor_of, end_of, start_around
@@ -29,7 +31,7 @@ INTERVALS: dict[str, BillingInterval] = {
 
 # Neither a period that is written down already nor one that lies within another that is paid or on its way.  What is
 # paid holds back until it is over, also where a storefront has set the subscription's period back meanwhile.
-DUE = text("""
+WHOSE_PERIOD_ENDED = """
 SELECT b.subscription_id FROM billable_subscriptions b
 WHERE b.status = 'active' AND b.period_end <= :now AND coalesce(b.resumed_at, :now) <= :now
     AND EXISTS (
@@ -42,20 +44,34 @@ WHERE b.status = 'active' AND b.period_end <= :now AND coalesce(b.resumed_at, :n
                 OR (r.status NOT IN ('given_up', 'canceled')
                     AND (r.status <> 'paid' OR r.period_end > :now)
                     AND r.period_end > greatest(b.period_end, b.resumed_at))))
+    AND NOT b.subscription_id = ANY(CAST(:put_off AS uuid[]))
+    AND (CAST(:only AS uuid) IS NULL OR b.subscription_id = :only)
 ORDER BY b.period_end
 LIMIT :limit
-FOR UPDATE OF b SKIP LOCKED
-""")
+"""
+DUE = text(WHOSE_PERIOD_ENDED)
+STILL_DUE = text(f"{WHOSE_PERIOD_ENDED} FOR UPDATE OF b SKIP LOCKED")
 
 
-async def open_due(sessions: Sessions, rules: Rules, now: datetime) -> int:
+async def open_due(
+    sessions: Sessions, rules: Rules, now: datetime, put_off: PutOff | None = None
+) -> int:
     """Write down the next period of subscriptions whose period has ended; how many."""
+    put_off = put_off or PutOff()
+    whose = {"now": now, "limit": BATCH_SUBSCRIPTIONS, "put_off": put_off.at(now), "only": None}
     async with sessions.begin() as session:
-        found = await session.scalars(DUE, {"now": now, "limit": BATCH_SUBSCRIPTIONS})
-        due = [UUID(str(each)) for each in found]
-        for subscription_id in due:
-            await _open(session, subscription_id, rules, now)
-    return len(due)
+        due = [UUID(str(each)) for each in await session.scalars(DUE, whose)]
+    acts = [(each, partial(_open_if_due, name=each, rules=rules, now=now)) for each in due]
+    return await act(sessions, acts, put_off, now)
+
+
+async def _open_if_due(session: AsyncSession, name: UUID, rules: Rules, now: datetime) -> int:
+    """Whom somebody else is at work on is passed by."""
+    whose = {"now": now, "limit": 1, "put_off": [], "only": name}
+    if await session.scalar(STILL_DUE, whose) is None:
+        return 0
+    await _open(session, name, rules, now)
+    return 1
 
 
 async def cost_of(

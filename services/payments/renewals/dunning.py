@@ -55,8 +55,11 @@ NEEDS_ANOTHER_METHOD = frozenset(
         "pin_try_exceeded",
         "resource_missing",
         "sepa_unsupported_account",
+        "transaction_not_allowed",
     }
 )
+# The card network's own word, beside whatever the issuer's reason is: networks fine who asks again all the same.
+ADVICE_AGAINST = frozenset({"do_not_try_again", "confirm_card_data"})
 # The bank wants the customer to be there: the same payment can be confirmed by them, not by us.
 NEEDS_THE_CUSTOMER = frozenset(
     {
@@ -93,7 +96,7 @@ Decision = Retry | AskForMethod | AskCustomer | GiveUp
 
 
 def after_refusal(
-    reason: str, past_due_at: datetime, now: datetime, days: tuple[int, ...]
+    reason: str, past_due_at: datetime, now: datetime, days: tuple[int, ...], advice: str = ""
 ) -> Decision:
     """`past_due_at` is the first refusal; `days` after it the charge is tried again, then given up."""
     if reason in STOPS or reason in POINTLESS:
@@ -104,6 +107,8 @@ def after_refusal(
         return AskForMethod()
     if reason in NEEDS_THE_CUSTOMER:
         return AskCustomer()
+    if advice in ADVICE_AGAINST:
+        return AskForMethod()
     later = (past_due_at + timedelta(days=day) for day in sorted(days))
     return Retry(next(at for at in later if at > now))
 

@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.payments.models import PaymentIntent
 from services.payments.orders.held import WITHDRAWING, WITHDRAWN
 from services.payments.orders.models import StripeOrder
-from services.payments.renewals.attempts import Step, in_turn
-from services.payments.renewals.leaving import record_money
+from services.payments.renewals.apart import PutOff, act
+from services.payments.renewals.attempts import Step, carried_on
+from services.payments.renewals.leaving import MOST_REFUNDS, record_money
 from services.payments.renewals.models import BillableSubscription, Renewal
 from services.payments.renewals.outcomes import (
     Rules,
@@ -46,13 +47,15 @@ WHERE r.status = 'charging' AND (
         AND greatest(o.created_at, r.created_at) < :abandoned))
 ORDER BY r.id LIMIT :limit
 """)
-# What was given back is as canceled as before.
+# What was given back is as canceled as before; what Stripe refused to give back is tried again, for what is left by then.
 PAID_LATE = text("""
 SELECT r.id FROM renewals r
 JOIN payment_intents p ON p.stripe_id = r.stripe_payment_id AND p.status = 'succeeded'
 WHERE r.status = 'past_due'
     OR (r.status IN ('given_up', 'canceled') AND r.ended_at > :since
-        AND p.received_minor > p.refunded_minor + p.disputed_minor AND NOT EXISTS (SELECT FROM stripe_orders o
+        AND p.received_minor > p.refunded_minor + p.disputed_minor
+        AND (SELECT coalesce(bool_and(o.status = 'refused'), true) AND count(*) < :most
+            FROM stripe_orders o
             WHERE o.stripe_payment_id = p.stripe_id AND o.kind = 'refund' AND o.renewal_id = r.id))
 ORDER BY r.id LIMIT :limit
 """)
@@ -78,12 +81,14 @@ WHERE r.order_id = o.id AND r.id = o.renewal_id AND r.status = 'charging' AND o.
 WITHDRAWAL = {"withdrawn": WITHDRAWN, "withdrawing": WITHDRAWING}
 
 
-async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
+async def follow(
+    sessions: Sessions, rules: Rules, now: datetime, put_off: PutOff | None = None
+) -> int:
     """Record what is known by now of payments and of customers who were asked; how many renewals it changed."""
     last_day = now - timedelta(days=max(rules.dunning_days))
     steps: tuple[tuple[TextClause, dict[str, object], Step], ...] = (
         (SETTLED, {"abandoned": now - ABANDONED}, _settle),
-        (PAID_LATE, {"since": now - COMES_LATE}, _take_late_payment),
+        (PAID_LATE, {"since": now - COMES_LATE, "most": MOST_REFUNDS}, _take_late_payment),
         (UNANSWERED, {"last_day": last_day}, _end_unanswered),
     )
     to_do: list[tuple[UUID, Step]] = []
@@ -92,7 +97,7 @@ async def follow(sessions: Sessions, rules: Rules, now: datetime) -> int:
         for statement, values, step in steps:
             found = await session.scalars(statement, {**values, "limit": BATCH_RENEWALS})
             to_do += [(UUID(str(each)), step) for each in found]
-    return await in_turn(sessions, to_do, rules, now)
+    return await act(sessions, carried_on(to_do, rules, now), put_off or PutOff(), now)
 
 
 async def _settle(session: AsyncSession, renewal: Renewal, rules: Rules, now: datetime) -> None:

@@ -4,12 +4,14 @@ Callers own the transaction.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.payments.orders.shapes import FIRST, LAST
 from services.payments.renewals.leaving import give_back_paid
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
 from services.payments.renewals.outcomes import OPEN, Why, still_wanted
@@ -81,8 +83,12 @@ def _take_over(row: BillableSubscription, fact: SubscriptionChanged) -> None:
     row.revision = fact.revision
     row.status = fact.status
     row.billing_interval = fact.billing_interval
-    row.period_start = fact.period_start
-    row.period_end = fact.period_end
+    row.period_start, row.period_end = _instant(fact.period_start), _instant(fact.period_end)
+
+
+def _instant(said: datetime | None) -> datetime | None:
+    """A storefront's zero time, or one in the year 9999, is no period's end that anybody could be charged for."""
+    return said if said is not None and FIRST <= said <= LAST else None
 
 
 async def _wake_renewals(

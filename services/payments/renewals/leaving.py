@@ -3,7 +3,7 @@
 Who leaves later has had the period, or might have: its charge stands, and what is not charged yet is not charged any more.
 """
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.payments.models import PaymentIntent
@@ -22,6 +22,9 @@ from services.payments.renewals.outcomes import (
 from shared import log
 from shared.events import derived_id
 from shared.money import to_stripe
+
+# Stripe refuses an amount that somebody else has given back in that moment; what it refuses three times is an operator's.
+MOST_REFUNDS = 3
 
 logger = log.get("renewals")
 
@@ -79,7 +82,15 @@ async def _give_back(
     minor = await left_minor(session, payment)
     if minor == 0:
         return
-    order_id = derived_id("renewal refund", renewal.id, payment.stripe_id)
+    refused = await session.scalar(
+        select(func.count()).where(
+            StripeOrder.stripe_payment_id == payment.stripe_id,
+            StripeOrder.kind == "refund",
+            StripeOrder.renewal_id == renewal.id,
+            StripeOrder.status == "refused",
+        )
+    )
+    order_id = derived_id("renewal refund", renewal.id, payment.stripe_id, refused or 0)
     order = Order(
         id=order_id,
         kind="refund",

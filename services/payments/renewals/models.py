@@ -99,6 +99,7 @@ class Renewal(Base):
             "next_attempt_at",
             postgresql_where=text("next_attempt_at IS NOT NULL"),
         ),
+        Index("ix_renewals_newest", "period_start", "id"),
         Index("ix_renewals_stripe_payment", "stripe_payment_id"),
         # Whose order or payment is looked at, turn after turn; what is paid or long ended is not.
         Index(

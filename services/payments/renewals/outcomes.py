@@ -45,16 +45,17 @@ class Rules:
 
 @dataclass(frozen=True)
 class Why:
-    """When something became known, and what made it so."""
+    """When something became known, what made it so, and the card network's advice where there was one."""
 
     at: datetime
     cause: Cause
+    advice: str = ""
 
 
 def why_of(renewal: Renewal, at: datetime, order: StripeOrder | None = None) -> Why:
     if order is None:
         return Why(at, Cause(f"renewal:{renewal.id}"))
-    return Why(at, Cause(f"order:{order.id}", order.traceparent))
+    return Why(at, Cause(f"order:{order.id}", order.traceparent), order.advice_code or "")
 
 
 def still_wanted(subscription: BillableSubscription | None, renewal: Renewal) -> bool:
@@ -117,7 +118,7 @@ async def record_refused(
         await record_canceled(session, renewal, why.at)
         return
     past_due_at = renewal.past_due_at = renewal.past_due_at or why.at
-    decision = after_refusal(reason, past_due_at, why.at, rules.dunning_days)
+    decision = after_refusal(reason, past_due_at, why.at, rules.dunning_days, why.advice)
     if await _has_newer_method(session, renewal):
         decision = Retry(why.at)
     match decision:

@@ -1,9 +1,10 @@
 """One turn of the renewals: what became of charges, what is due, what is to be charged now."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
+from services.payments.renewals.apart import PutOff
 from services.payments.renewals.attempts import attempt_due
 from services.payments.renewals.due import open_due
 from services.payments.renewals.follow import follow
@@ -24,6 +25,7 @@ class Renewals:
     sessions: Sessions
     rules: Rules
     holder: str
+    put_off: PutOff = field(default_factory=PutOff)
 
 
 async def run_once(renewals: Renewals, clock: Clock) -> int:
@@ -34,10 +36,10 @@ async def run_once(renewals: Renewals, clock: Clock) -> int:
     async with renewals.pool.acquire() as connection:
         if await lease.take(connection, LEASE, renewals.holder) is None:
             return 0
-    now = clock()
-    followed = await follow(renewals.sessions, renewals.rules, now)
-    opened = await open_due(renewals.sessions, renewals.rules, now)
-    attempted = await attempt_due(renewals.sessions, renewals.rules, now)
+    now, put_off = clock(), renewals.put_off
+    followed = await follow(renewals.sessions, renewals.rules, now, put_off)
+    opened = await open_due(renewals.sessions, renewals.rules, now, put_off)
+    attempted = await attempt_due(renewals.sessions, renewals.rules, now, put_off)
     return followed + opened + attempted
 
 

@@ -127,7 +127,9 @@ async def test_a_storefront_that_bills_by_itself_is_not_billed_beside(world: Wor
     assert [r["status"] for r in await world.renewals(subscription)] == ["canceled", "paid"]
 
 
-async def order_period(world: World, subscription: UUID, start: datetime, **more: object) -> Order:
+async def order_period(
+    world: World, subscription: UUID, start: datetime | None, **more: object
+) -> Order:
     """As the API has a subscription's period paid."""
     row = await world.subscription(subscription)
     shown = {"amount_minor": row["total_minor"], "currency": "USD", "confirm": True}

@@ -33,6 +33,7 @@ def day(number: float) -> datetime:
         ("insufficient_funds", 90, GiveUp()),
         ("a_word_nobody_knows_yet", 0, Retry(day(1))),
         ("expired_card", 0, AskForMethod()),
+        ("transaction_not_allowed", 0, AskForMethod()),
         ("resource_missing", 3, AskForMethod()),
         ("expired_card", 7, GiveUp()),
         ("authentication_required", 0, AskCustomer()),
@@ -44,6 +45,20 @@ def day(number: float) -> datetime:
 )
 def test_a_refusal_is_followed_by(reason: str, after: float, decision: Decision) -> None:
     assert after_refusal(reason, FIRST, day(after), DAYS) == decision
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice", "decision"),
+    [
+        ("do_not_honor", "do_not_try_again", AskForMethod()),
+        ("do_not_honor", "confirm_card_data", AskForMethod()),
+        ("do_not_honor", "try_again_later", Retry(day(1))),
+        ("authentication_required", "do_not_try_again", AskCustomer()),
+        ("stolen_card", "try_again_later", GiveUp()),
+    ],
+)
+def test_the_card_networks_advice_is_taken(reason: str, advice: str, decision: Decision) -> None:
+    assert after_refusal(reason, FIRST, FIRST, DAYS, advice) == decision
 
 
 def test_no_reason_is_of_two_kinds() -> None:
