@@ -167,6 +167,7 @@ class SubscriptionCostChanged(CustomerEvent):
     billing_interval: BillingInterval
     price_version: int
     cost_history_id: int
+    history_hash: str | None = None  # of that line and all before it, in hexadecimal
     old_breakdown: CostBreakdown | None = None
     new_breakdown: CostBreakdown
     old_total_minor: int | None = None

@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-WANTED_REVISION = "015c"
+WANTED_REVISION = "017"
 # PostgreSQL's insufficient_privilege.
 MAY_NOT = "42501"
 OLDER_REVISIONS = frozenset(
@@ -28,6 +28,8 @@ OLDER_REVISIONS = frozenset(
         "015",
         "015a",
         "015b",
+        "015c",
+        "016",
     ]
 )
 

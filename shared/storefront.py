@@ -103,6 +103,7 @@ class Subscription(Base):
         CheckConstraint("jsonb_typeof(variants) = 'array'", name="variants"),
         Index(None, "user_id"),
         Index(None, "price_version"),
+        Index(None, "delivery_address_id"),
         {"schema": "public"},
     )
 

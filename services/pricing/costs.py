@@ -221,15 +221,18 @@ async def record(session: AsyncSession, changes: Sequence[CostChange]) -> None:
     await session.execute(_HOLD_TRIGGER)
     await session.execute(_UPDATE, rows)
     await session.execute(_RELEASE_TRIGGER)
-    appended = await session.execute(_APPEND, rows)
-    history: dict[UUID, int] = {row.subscription_id: row.id for row in appended}
-    ids = {"ids": [change.subject.id for change in changes]}
-    revised = await session.execute(_REVISE, ids)
+    appended = (await session.execute(_APPEND, rows)).all()
+    lines = {row.subscription_id: (row.id, row.line_hash.hex()) for row in appended}
+    heads = {
+        "ids": [row.subscription_id for row in appended],
+        "heads": [row.line_hash for row in appended],
+    }
+    revised = await session.execute(_REVISE, heads)
     revisions: dict[UUID, int] = {row.subscription_id: row.revision for row in revised}
     await publish(
         session,
         [
-            (_fact(c, revisions[c.subject.id], history[c.subject.id]), c.why.cause)
+            (_fact(c, revisions[c.subject.id], lines[c.subject.id]), c.why.cause)
             for c in sorted(changes, key=lambda change: change.subject.id)
         ],
     )
@@ -247,7 +250,8 @@ async def stamp(
         await session.execute(_RELEASE_TRIGGER)
 
 
-def _fact(change: CostChange, revision: int, cost_history_id: int) -> SubscriptionCostChanged:
+def _fact(change: CostChange, revision: int, line: tuple[int, str]) -> SubscriptionCostChanged:
+    """`line`: the id and the hash of its line of the history."""
     subject, old = change.subject, change.subject.cost_breakdown
     return SubscriptionCostChanged(
         id=derived_id(SubscriptionCostChanged.type, subject.id, revision),
@@ -259,7 +263,8 @@ def _fact(change: CostChange, revision: int, cost_history_id: int) -> Subscripti
         currency=subject.currency,
         billing_interval=subject.billing_interval,
         price_version=change.version,
-        cost_history_id=cost_history_id,
+        cost_history_id=line[0],
+        history_hash=line[1],
         old_breakdown=old,
         new_breakdown=change.new,
         old_total_minor=old.total_minor if old else None,
@@ -296,22 +301,26 @@ WHERE s.id = r.subscription_id
 _APPEND = text("""
 INSERT INTO subscription_cost_history (subscription_id, user_id, price_version, kind, currency,
     old_breakdown, new_breakdown, old_total_minor, new_total_minor, effective_at, reason, changed_by,
-    cause_id)
-SELECT subscription_id, user_id, price_version, kind, currency, old_breakdown, new_breakdown,
+    cause_id, recorded_at, line_hash)
+SELECT r.subscription_id, user_id, price_version, kind, currency, old_breakdown, new_breakdown,
     (old_breakdown ->> 'total_minor')::bigint, (new_breakdown ->> 'total_minor')::bigint,
-    effective_at, reason, changed_by, cause_id
+    effective_at, reason, changed_by, cause_id, now(),
+    cost_line_hash(v.head, r.subscription_id, user_id, price_version, kind, effective_at, new_breakdown,
+        reason, changed_by, cause_id, now())
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (
     subscription_id uuid, user_id uuid, price_version integer, kind text, currency text,
     old_breakdown jsonb, new_breakdown jsonb, effective_at timestamptz, reason text,
     changed_by text, cause_id text)
-ORDER BY subscription_id
-RETURNING subscription_id, id
+LEFT JOIN subscription_revisions v ON v.subscription_id = r.subscription_id
+ORDER BY r.subscription_id
+RETURNING subscription_id, id, line_hash
 """)
 
 _REVISE = text("""
-INSERT INTO subscription_revisions AS r (subscription_id, revision)
-SELECT id, 1 FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id
-ON CONFLICT (subscription_id) DO UPDATE SET revision = r.revision + 1
+INSERT INTO subscription_revisions AS r (subscription_id, revision, head)
+SELECT id, 1, head FROM unnest(CAST(:ids AS uuid[]), CAST(:heads AS bytea[])) AS h (id, head)
+ORDER BY id
+ON CONFLICT (subscription_id) DO UPDATE SET revision = r.revision + 1, head = excluded.head
 RETURNING r.subscription_id, r.revision
 """)
 

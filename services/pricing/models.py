@@ -223,12 +223,13 @@ class UserTier(Base):
 
 
 class SubscriptionCostHistory(Base):
-    """A line of the cost log: inserted once, never updated or deleted (the role has no right to)."""
+    """A line of the cost log: inserted once, never updated or deleted (no right to, and a trigger refuses)."""
 
     __tablename__ = "subscription_cost_history"
     __table_args__ = (
         CheckConstraint(
-            "kind IN ('created', 'variants', 'delivery', 'config', 'discount')", name="kind"
+            "kind IN ('created', 'variants', 'delivery', 'config', 'discount', 'revert')",
+            name="kind",
         ),
         CheckConstraint("new_total_minor >= 0 AND old_total_minor >= 0", name="amounts"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
@@ -254,16 +255,38 @@ class SubscriptionCostHistory(Base):
     recorded_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.now()
     )
+    # Over the subscription's line before it and this one (pricing.cost_line_hash); none on lines of before 016.
+    line_hash: Mapped[bytes | None]
+
+
+class CataloguePrice(Base):
+    """What the storefront asked for a variant since when: a trigger adds a line, nobody changes one."""
+
+    __tablename__ = "catalogue_prices"
+    __table_args__ = (Index(None, "variant_id", "effective_at"), SCHEMA)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    variant_id: Mapped[UUID]
+    currency: Mapped[str]
+    price_minor: Mapped[int] = mapped_column(BigInteger)
+    effective_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    recorded_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now()
+    )
 
 
 class SubscriptionRevision(Base):
-    """How many facts have been said about a subscription; kept by the trigger and by pricing alike."""
+    """How many facts have been said about a subscription; kept by the trigger and by pricing alike.
+
+    `head` is the hash of its newest cost line.
+    """
 
     __tablename__ = "subscription_revisions"
     __table_args__ = (SCHEMA,)
 
     subscription_id: Mapped[UUID] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(BigInteger)
+    head: Mapped[bytes | None]
 
 
 class PointsNoted(Base):
