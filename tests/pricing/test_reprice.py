@@ -25,11 +25,13 @@ async def change_delivery(shop: Shop, sessions: Sessions, subscriptions: Sequenc
     await hear_storefront(shop, sessions)
 
 
-async def composition(shop: Shop, subscription: UUID) -> tuple[int, ...]:
+async def composition(
+    shop: Shop, subscription: UUID, stamped: int | None = None
+) -> tuple[int, ...]:
     row = await shop.row(subscription)
     breakdown = CostBreakdown.model_validate_json(row["cost_breakdown"])
     [*_, line] = await shop.history(subscription)
-    assert line["price_version"] == row["price_version"]
+    assert row["price_version"] == (stamped or line["price_version"])
     assert CostBreakdown.model_validate_json(line["new_breakdown"]).variants == breakdown.variants
     return breakdown.price_versions
 
@@ -109,6 +111,30 @@ async def test_a_rollout_that_is_done_holds_nobody(shop: Shop, sessions: Session
     await shop.storefront.execute("UPDATE pricing.rollouts SET status = 'done', listed_to = NULL")
     await change_delivery(shop, sessions, [subscription])
     assert await composition(shop, subscription) == (second,)
+
+
+async def test_a_version_that_changes_no_cent_of_a_box_is_noted_without_a_line(
+    shop: Shop, sessions: Sessions
+) -> None:
+    await publish_config(sessions, LONG_AGO)
+    subscription = await shop.subscription([(await shop.variant(1_000), 1)])
+    await hear_storefront(shop, sessions)
+    before = await shop.row(subscription)
+    rates = {"DE": "0.07", "US-CA": "0.0725"}
+    second = await publish_config(sessions, datetime.now(UTC), {"tax_rates": rates})
+    # As if its rollout had left the box out; then something else about it changes.
+    await shop.storefront.execute("UPDATE pricing.rollouts SET status = 'done'")
+    await shop.storefront.execute("UPDATE public.subscriptions SET status = 'paused'")
+    await hear_storefront(shop, sessions)
+
+    after = await shop.row(subscription)
+    assert (after["price_version"], await composition(shop, subscription, second)) == (
+        second,
+        (second,),
+    )
+    assert (after["total_minor"], after["variants"]) == (before["total_minor"], before["variants"])
+    assert len(await shop.history(subscription)) == 1
+    assert len(await shop.facts(SubscriptionCostChanged.type)) == 1
 
 
 def climbed(user: UUID, revision: int, tier: TierName) -> TierChanged:
