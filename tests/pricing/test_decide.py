@@ -130,6 +130,8 @@ def test_what_is_priced_right_is_left_alone() -> None:
         (moved_to(subscribed(EVERYTHING_3, GERMANS_4, coffee=700), "FR"), (), "bronze", ("delivery", (3,), [700, 500], 3)),
         # Another tier: a cohort more, or less.
         (UP_TO_DATE, (), "gold", ("config", (3, 4, 5), [950, 500], 5)),
+        # A line's price changes with the version that names it, not with another.
+        (subscribed(EVERYTHING_3, GERMANS_4, coffee=700), (), "gold", ("config", (3, 4, 5), [700, 500], 5)),
         (UP_TO_DATE, (5,), "gold", (None, (3, 4), [950, 500], 4)),
         (subscribed(EVERYTHING_3, GERMANS_4, GOLD_5, coffee=950), (), "bronze", ("config", (3, 4), [950, 500], 4)),
         (subscribed(EVERYTHING_3, GERMANS_4, GOLD_5, coffee=950), (), "gold", (None, (3, 4, 5), [950, 500], 5)),
