@@ -59,10 +59,16 @@ def endpoint(sandbox: Sandbox, handler: Handler) -> Callable[[HttpRequest], Awai
         )
         sandbox.calls[http.method] += 1
         outage = sandbox.outages.failing(http.method, http.url.path)
-        if outage is not None and not outage.after_effect:
-            return await outage.answer()
-        response = _perform(call, handler, http)
-        return response if outage is None else await outage.answer()
+        if outage is None:
+            return _perform(call, handler, http)
+        if outage.after_effect:
+            _perform(call, handler, http)
+        failed = await outage.answer()
+        key = http.headers.get("idempotency-key")
+        if outage.kept and key is not None:
+            kept = Kept(_asked(call, http), failed.status_code, bytes(failed.body), call.ledger.now)
+            sandbox.keep(key, kept)
+        return failed
 
     return answer
 
@@ -79,7 +85,7 @@ def _perform(call: Call, handler: Handler, http: HttpRequest) -> Response:
         headers["Idempotency-Key"] = key
     try:
         _require_key(http.headers.get("authorization", ""))
-        asked = f"{http.method} {http.url.path} {call.form.canonical()}"
+        asked = _asked(call, http)
         if key is not None and (kept := call.sandbox.answered(key)):
             return _replay(kept, asked, key, headers)
         status, body = _do(call, handler, Request(request_id, key))
@@ -88,6 +94,10 @@ def _perform(call: Call, handler: Handler, http: HttpRequest) -> Response:
     except StripeError as error:
         return _json({"error": error.error}, error.status, headers)
     return Response(body, status, {**headers, "Content-Type": "application/json"})
+
+
+def _asked(call: Call, http: HttpRequest) -> str:
+    return f"{http.method} {http.url.path} {call.form.canonical()}"
 
 
 def _do(call: Call, handler: Handler, request: Request) -> tuple[int, bytes]:

@@ -169,6 +169,7 @@ class OutageOrder(Asked):
     retry_after_seconds: int | None = Field(default=None, ge=0)
     garbage: Literal["html", "truncated", "empty", "array", "bytes"] = "html"
     after_effect: bool = False
+    kept: bool = False
 
     @field_validator("path")
     @classmethod

@@ -27,7 +27,8 @@ NAMED_AS_REQUEST_ERRORS = (401, 403, 409, 429)
 class Outage:
     """Of the calls that match, `skip` pass and then `count` fail: with a status, garbage, or no answer at all.
 
-    With `after_effect` a call does its work first and only its answer is lost.
+    With `after_effect` a call does its work first and only its answer is lost; with `kept` its failure is the answer
+    to its idempotency key from then on, as Stripe keeps a 500.
     """
 
     status: int | str = 500
@@ -36,6 +37,7 @@ class Outage:
     method: str | None = None
     path: str = ""
     after_effect: bool = False
+    kept: bool = False
     hang_seconds: float = 0.0
     retry_after_seconds: int | None = None
     garbage: str = "html"

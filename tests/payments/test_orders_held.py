@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import orjson
+import pytest
 import stripe
 
 from services.payments import gauges
@@ -195,3 +196,27 @@ async def test_the_card_networks_advice_is_kept(
     assert await work_all(service, client) == 1
     row = await order_row(service, order.id)
     assert (row["failure_code"], row["advice_code"]) == ("call_issuer", "do_not_try_again")
+
+
+@pytest.mark.parametrize("after_effect", [True, False])
+async def test_a_500_that_stripe_keeps_is_looked_behind(
+    service: Service,
+    sandbox: RunningSandbox,
+    client: StripeClient,
+    hands: Hands,
+    sessions: Sessions,
+    after_effect: bool,
+) -> None:
+    order = creation()
+    await put(sessions, hands, order)
+    kept = {"status": 500, "count": 1, "kept": True, "after_effect": after_effect}
+    sandbox.control("POST", "outage", kept)
+    # stripe-python itself asks twice: the second answer is a kept one already.
+    assert await work_all(service, client) == int(after_effect)
+    if not after_effect:
+        hands.later(60)
+        assert await work_all(service, client) == 0, "Stripe may still be at it"
+        hands.later(600)
+        assert await work_all(service, client) == 1
+    assert (await order_row(service, order.id))["status"] == "done"
+    assert await charged(service, sandbox) == 1

@@ -14,9 +14,16 @@ Bar = Literal["api_key_refused", "permission_refused", "wrong_mode", "idempotenc
 
 
 class StripeAway(Unavailable):
-    """`data` holds `retry_after_seconds` where Stripe said when to come again."""
+    """`data` holds `retry_after_seconds` where Stripe said when to come again.
+
+    `is_replayed`: it is the answer to an earlier request of the same key, and will be for a day.
+    """
 
     title = "Stripe did not answer"
+
+    @property
+    def is_replayed(self) -> bool:
+        return bool(self.data.get("is_replayed"))
 
 
 class StripeBarred(StripeAway):
@@ -35,10 +42,14 @@ def away(error: stripe.StripeError) -> StripeAway:
     bar = bar_of(error)
     if bar is not None:
         return StripeBarred(detail, bar)
-    said = (error.headers or {}).get("retry-after", "")
+    headers = error.headers or {}
+    data: dict[str, object] = {}
+    if headers.get("idempotent-replayed") == "true":
+        data["is_replayed"] = True
+    said = headers.get("retry-after", "")
     if said.isascii() and said.isdecimal():
-        return StripeAway(detail, retry_after_seconds=min(int(said), LONGEST_RETRY_AFTER_SECONDS))
-    return StripeAway(detail)
+        data["retry_after_seconds"] = min(int(said), LONGEST_RETRY_AFTER_SECONDS)
+    return StripeAway(detail, **data)
 
 
 def bar_of(error: stripe.StripeError) -> Bar | None:

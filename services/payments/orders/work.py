@@ -186,8 +186,27 @@ async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Ref
         if barred.bar != "idempotency_error" or (used := await _used(client, order)) is None:
             raise
         return used
+    except StripeAway as away:
+        if not away.is_replayed or order.kind == "confirm":
+            raise
+        outcome = await _beyond_a_kept_answer(client, order, age, away)
     told_of(outcome)
     return outcome
+
+
+async def _beyond_a_kept_answer(
+    client: StripeClient, order: Claimed, age: timedelta, away: StripeAway
+) -> Done | Refused:
+    """Stripe keeps a 500 for a day, whatever it did before that: it is looked for, and asked for anew where it did nothing."""
+    found = await find(client, _lost(order))
+    if found is not None:
+        return found
+    if age < STRIPE_IS_AT_IT:
+        raise away
+    # Always this one: whoever dies here asks for the same again.
+    return await do(
+        client, order.path, order.parameters, f"farebox-{order.id}-again", order.account
+    )
 
 
 async def _used(client: StripeClient, order: Claimed) -> Done | Refused | None:
