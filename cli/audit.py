@@ -33,7 +33,7 @@ from shared.db import SERVICES
 from shared.settings import Settings
 
 # Each must have been answered; silence is no proof.
-IDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "L1", "L2")
+IDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "L1", "L2")
 SETTLE_SECONDS = 30.0
 POLL_SECONDS = 0.5
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.payments import audit_doing
 from services.payments.gateway import Delivered, NotAnEvent, open_envelope
 from services.payments.models import StripeEvent
 from services.payments.rebuild import rebuild
@@ -77,7 +78,7 @@ AMOUNTS = text("""
         SELECT stripe_id, NOT (
             refunded_minor + disputed_minor <= received_minor AND received_minor <= amount_minor
             AND capturable_minor <= amount_minor AND currency = ANY(:currencies)
-            AND (anomaly IS NULL OR anomaly NOT LIKE 'succeeded and canceled%')
+            AND (anomaly IS NULL OR NOT anomaly ~ 'succeeded and canceled|Stripe says')
         ) AS wrong
         FROM payment_intents
     ) looked_at
@@ -90,6 +91,7 @@ async def checks(session: AsyncSession) -> list[CheckResult]:
         await _look(session, "S2", FACTS, "payments whose changes are not each one caused fact"),
         await revisions(session),
         await _look(session, "S5", AMOUNTS, "payments whose amounts or ends contradict each other"),
+        *await audit_doing.checks(session),
     ]
 
 

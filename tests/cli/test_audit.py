@@ -295,7 +295,7 @@ def test_the_command_prints_what_a_script_reads_and_its_code_says_the_rest(
     assert fine.code == 0, fine.err
     said = json.loads(fine.out)
     assert said["ok"] is True
-    assert [set(check) for check in said["checks"]] == [{"id", "ok", "counted", "detail"}] * 12
+    assert [set(check) for check in said["checks"]] == [{"id", "ok", "counted", "detail"}] * 14
     with psycopg.connect(copy.url) as connection:
         connection.execute("UPDATE pricing.outbox SET published_at = NULL WHERE position = 1")
     broken = farebox("audit", "--settle", "0")
