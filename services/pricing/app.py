@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from fastapi import FastAPI
 
+from services.pricing import preview, rollout
 from services.pricing.api import router
 from services.pricing.handlers import HANDLERS
-from services.pricing.rollout import run_once
 from shared.clock import Clock, utc_now
 from shared.db import Sessions
 from shared.settings import Settings
@@ -31,10 +32,18 @@ def worker(settings: Settings) -> None:
 
 
 def _loops(settings: Settings, sessions: Sessions) -> Sequence[Loop]:
-    async def roll_out(stop: asyncio.Event) -> None:
-        await every(stop, ROLLOUT_IDLE_SECONDS, lambda: run_once(sessions, utc_now))
+    walker = preview.Walker(zone=settings.time_zone)
+    memory = rollout.Memory(zone=settings.time_zone)
 
-    return (roll_out,)
+    async def look_ahead(stop: asyncio.Event) -> None:
+        step = partial(preview.run_once, sessions, utc_now, walker)
+        await every(stop, ROLLOUT_IDLE_SECONDS, step)
+
+    async def roll_out(stop: asyncio.Event) -> None:
+        step = partial(rollout.run_once, sessions, utc_now, None, memory)
+        await every(stop, ROLLOUT_IDLE_SECONDS, step)
+
+    return (look_ahead, roll_out)
 
 
 if __name__ == "__main__":

@@ -1,244 +1,216 @@
-"""A published version on its way to every subscription: listed, then repriced, in chunks that each commit alone.
+"""A published version on its way to every subscription its scope covers: one walk by id, in chunks that each commit alone.
 
-Killed anywhere, the next step goes on where the last commit stood: a chunk's rows, facts and outcomes are one
-transaction.  Every subscription on the list ends as moved, kept, excluded, deferred or failed.
+Whose turn has come is moved at once, whose comes later is put on the list with the time, and moved then.  What a
+chunk writes is one transaction: killed anywhere, the next step goes on where the last commit stood.  Each result is
+held against the preview that was approved.  Everybody ends as moved, kept, excluded, deferred or failed.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-import orjson
-from sqlalchemy import RowMapping, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pricing.costs import (
-    CostChange,
-    Prices,
-    Subject,
-    UnreadableSubscription,
-    Why,
-    lock_rows,
-    prices_for,
-    record,
-    stamp,
-)
-from services.pricing.domain import CostKind, cost, same_cents
-from services.pricing.models import Rollout, RolloutItem
-from services.pricing.versions import Current, Version, activate_due, current_versions, get_config
+from services.pricing.alone import Result
+from services.pricing.campaign import Campaign
+from services.pricing.chunk import Disagreement, Known, Turn, dumps, next_turn
+from services.pricing.costs import Why
+from services.pricing.layers import Layers, Version, current_versions
+from services.pricing.listing import list_chunk
+from services.pricing.models import Rollout
+from services.pricing.moving import Chunk, ended_item, item, move_chunk, settle, stop
+from services.pricing.pricing_sql import covered, membership
+from services.pricing.rollout_sql import DUE, NEXT, SETTLE, WAITING
+from services.pricing.versions import activate_due
 from shared import log
 from shared.clock import Clock
 from shared.db import Sessions
-from shared.errors import FareboxError, NotFound
 from shared.events import ConfigPublished, derived_id
 from shared.trace import Cause
 
-LIST_ROWS = 5_000  # ids only: a few milliseconds
-# Subscriptions locked together: the storefront waits for at most one chunk, a fraction of a second.
+# Subscriptions locked together: the storefront waits for one chunk at most, which is to take this long.
+CHUNK_SECONDS = 0.04
 CHUNK_ROWS = 500
-
-Outcome = Literal["moved", "kept", "excluded", "deferred", "failed"]
-OUTCOMES: tuple[Outcome, ...] = ("moved", "kept", "excluded", "deferred", "failed")
+CHUNK_ROWS_RANGE = (100, 2_000)
+# Only put on a list: nobody waits for them.
+GIVE_UP_ROWS = 5_000
+UTC = ZoneInfo("UTC")
 
 logger = log.get("rollout")
 
 
-class RolloutNotStarted(NotFound):
-    title = "This price version's rollout has not started"
+@dataclass
+class Memory:
+    """What a worker remembers between chunks, and how large they are; nothing is lost with it."""
+
+    known: Known = field(default_factory=Known)
+    zone: ZoneInfo = UTC
+    rows: int = CHUNK_ROWS
+
+    def took(self, seconds: float) -> None:
+        """Larger chunks on a machine that is faster, smaller ones where it is busy: never twice or half at once."""
+        least, most = CHUNK_ROWS_RANGE
+        wanted = self.rows * min(1.5, max(0.5, CHUNK_SECONDS / max(seconds, 1e-6)))
+        self.rows = min(most, max(least, int(wanted)))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a rollout is; `outcomes` and `todo` add up to `listed`."""
+async def run_once(
+    sessions: Sessions, clock: Clock, chunk_rows: int | None = None, memory: Memory | None = None
+) -> int:
+    """One step in one transaction: activate what is due, list, move or finish.  0: nothing to do.
 
-    price_version: int
-    status: str
-    listed: int
-    todo: int
-    outcomes: dict[Outcome, int]
-    started_at: datetime
-    finished_at: datetime | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one subscription, and the change to record where its cost is another."""
-
-    subscription_id: UUID
-    outcome: Outcome
-    detail: str | None = None
-    change: CostChange | None = None
-    stamped: bool = False
-
-
-@dataclass(frozen=True)
-class Move:
-    """The version to price by, and what its history lines say of why."""
-
-    version: Version
-    not_older: frozenset[int]  # versions whose subscriptions need no move
-    why: Why
-
-    @classmethod
-    def under(cls, version: Version, current: Current, now: datetime) -> "Move":
-        not_older = frozenset({version.number, *(later.number for later in current.scheduled)})
-        cause = Cause(str(derived_id(ConfigPublished.type, version.number)))
-        return cls(version, not_older, Why(version.published_by, cause, now, version.reason))
-
-
-async def run_once(sessions: Sessions, clock: Clock, chunk_rows: int = CHUNK_ROWS) -> int:
-    """One step in one transaction: activate what is due, list, reprice or finish.  0: nothing to do."""
-    async with sessions.begin() as session:
-        now = clock()
-        if await activate_due(session, now):
-            return 1
-        unfinished = select(Rollout).where(Rollout.status != "done").order_by(Rollout.started_at)
-        # One worker for each rollout: another one takes the next, or has nothing to do.
-        rollout = await session.scalar(unfinished.limit(1).with_for_update(skip_locked=True))
-        if rollout is None:
-            return 0
-        current = await current_versions(session)
-        if current.active is None or current.active.number != rollout.price_version:
-            return await _defer(session, rollout, current.active, now)
-        if rollout.status == "listing":
-            return await _list(session, rollout)
-        ids = await _todo(session, rollout.price_version, chunk_rows)
-        if not ids:
-            return _finish(rollout, now)
-        await _move(session, ids, Move.under(current.active, current, now))
-        return len(ids)
-
-
-async def progress(session: AsyncSession, version: int) -> Progress:
-    """Raises VersionNotFound, RolloutNotStarted."""
-    await get_config(session, version)
-    rollout = await session.get(Rollout, version)
-    if rollout is None:
-        raise RolloutNotStarted(f"price version {version} is not in force yet", version=version)
-    statement = (
-        select(RolloutItem.outcome, func.count())
-        .where(RolloutItem.price_version == version)
-        .group_by(RolloutItem.outcome)
-    )
-    counts: dict[str | None, int] = dict((await session.execute(statement)).all())
-    return Progress(
-        price_version=version,
-        status=rollout.status,
-        listed=sum(counts.values()),
-        todo=counts.get(None, 0),
-        outcomes={outcome: counts.get(outcome, 0) for outcome in OUTCOMES},
-        started_at=rollout.started_at,
-        finished_at=rollout.finished_at,
-    )
-
-
-async def _list(session: AsyncSession, rollout: Rollout) -> int:
-    """Put the next subscriptions on the list.  Those created from now on are priced by this version anyway."""
-    values = {"version": rollout.price_version, "after": rollout.listed_to, "rows": LIST_ROWS}
-    chunk = (await session.execute(_LIST, values)).one()
-    if chunk.last is not None:
-        rollout.listed_to = chunk.last
-    if chunk.listed < LIST_ROWS:
-        rollout.status = "running"
+    Without `chunk_rows` chunks are as large as the time allows that they may take.
+    """
+    memory = memory or Memory()
+    now, began = clock(), time.perf_counter()
+    try:
+        async with sessions.begin() as session:
+            if await activate_due(session, now):
+                return 1
+            rollout = await _next(session, now)
+            if rollout is None:
+                return 0
+            done = await _step(session, rollout, now, chunk_rows or memory.rows, memory)
+        memory.took(time.perf_counter() - began)
+        return done
+    except Disagreement as error:
+        memory.known.of(None)
+        async with sessions.begin() as session:
+            rollout = await _next(session, now)
+            if rollout is not None:
+                stop(rollout, error.detail, now)
     return 1
 
 
-async def _move(session: AsyncSession, ids: Sequence[UUID], move: Move) -> None:
-    rows = await lock_rows(session, ids)
-    gone = set(ids) - {row["id"] for row in rows}
-    results = [Result(subscription_id, "excluded", "it was deleted") for subscription_id in gone]
-    subjects, failed = _read(rows)
-    prices = await prices_for(session, subjects)
-    results += failed + [_outcome(subject, move, prices) for subject in subjects]
-    await record(session, [result.change for result in results if result.change])
-    number = move.version.number
-    await stamp(session, [r.subscription_id for r in results if r.stamped], number, (number,))
-    await _settle(session, move.version.number, results)
+async def _next(session: AsyncSession, now: datetime) -> Rollout | None:
+    """One worker for each rollout: another one takes the next, or has nothing to do."""
+    version = await session.scalar(NEXT, {"now": now})
+    return None if version is None else await session.get_one(Rollout, version)
+
+
+async def _step(
+    session: AsyncSession, rollout: Rollout, now: datetime, rows: int, memory: Memory
+) -> int:
+    known = await current_versions(session)
+    version = known.versions[rollout.price_version]
+    campaign = _campaign(known, version, rollout, memory.zone)
+    if rollout.status == "canceled":
+        return await _give_up(session, rollout, campaign, now)
+    key = ("rollout", version.number, campaign.replaced_by)
+    chunk = Chunk(
+        session,
+        rollout,
+        campaign,
+        _why(version, now),
+        (),
+        _newer(known, version),
+        memory.known.of(key),
+    )
+    if rollout.status == "listing":
+        return await _walk(chunk, rows)
+    ids = (await session.scalars(DUE, {"version": chunk.version, "now": now, "rows": rows})).all()
+    if not ids:
+        return _finish(rollout, now)
+    return await _carry_out(replace(chunk, ids=sorted(ids)))
+
+
+def _campaign(known: Layers, version: Version, rollout: Rollout, zone: ZoneInfo) -> Campaign:
+    newer = [
+        other
+        for other in known.versions.values()
+        if other.layer.scope_id == version.layer.scope_id
+        and other.status == "active"
+        and other.effective_from > version.effective_from
+    ]
+    campaign = Campaign(
+        version.layer,
+        known.all,
+        version.timing,
+        rollout.started_at,
+        zone,
+        known.current(version.effective_from),
+        None if version.reverts is None else known.versions[version.reverts].layer,
+    )
+    at_once = [n for n in newer if replace(campaign, timing=n.timing).at_once]
+    return replace(campaign, replaced_by=at_once[0].number if at_once else None)
+
+
+def _newer(known: Layers, version: Version) -> list[int]:
+    return [
+        other.number
+        for other in known.versions.values()
+        if other.layer.scope_id == version.layer.scope_id
+        and (other.effective_from, other.number) > (version.effective_from, version.number)
+    ]
+
+
+def _why(version: Version, now: datetime) -> Why:
+    cause = Cause(str(derived_id(ConfigPublished.type, version.number)))
+    return Why(version.published_by, cause, now, version.reason)
+
+
+async def _walk(chunk: Chunk, rows: int) -> int:
+    """The next subscriptions.  Those created from now on are priced by this version anyway."""
+    rollout, campaign = chunk.rollout, chunk.campaign
+    turn = await next_turn(chunk.session, campaign, rollout.listed_to, rows, lock=True)
+    chunk = replace(chunk, ids=turn.ids)
+    if turn.ids and (campaign.at_once or campaign.replaced_by is not None):
+        await move_chunk(chunk)
+    elif turn.ids:
+        await list_chunk(chunk)
+    _reached(rollout, turn)
+    return 1
+
+
+def _reached(rollout: Rollout, turn: Turn) -> None:
+    rollout.listed_to = turn.reached
+    if turn.over and rollout.status == "listing":
+        rollout.status = "running"
+    elif turn.over and rollout.resume_status == "listing":
+        rollout.resume_status = "running"
+
+
+async def _carry_out(chunk: Chunk) -> int:
+    """Move those whose time has come, as they are now."""
+    scope = covered(chunk.campaign.layer.scope)
+    statement = membership(scope.condition)
+    found = await chunk.session.execute(statement, scope.values | {"ids": chunk.ids})
+    there: dict[UUID, bool] = {row.id: row.covered for row in found}
+    gone = [Result(i, "excluded", "deleted", "it was deleted") for i in chunk.ids if i not in there]
+    left = [
+        Result(i, "excluded", "left_scope", "this version is not for it any more")
+        for i, is_covered in there.items()
+        if not is_covered
+    ]
+    await settle(chunk, [*map(ended_item, gone), *map(ended_item, left)])
+    ids = [i for i, is_covered in there.items() if is_covered]
+    if ids:
+        await move_chunk(replace(chunk, ids=ids))
+    return len(chunk.ids)
+
+
+async def _give_up(
+    session: AsyncSession, rollout: Rollout, campaign: Campaign, now: datetime
+) -> int:
+    """Whom a canceled rollout had not come to yet ends as deferred: nobody is left without an outcome."""
+    version = {"version": rollout.price_version, "rows": GIVE_UP_ROWS}
+    if rollout.resume_status == "listing":
+        turn = await next_turn(session, campaign, rollout.listed_to, GIVE_UP_ROWS, lock=False)
+        ids = turn.ids
+        _reached(rollout, turn)
+    else:
+        ids = (await session.scalars(WAITING, version)).all()
+        if not ids:
+            rollout.finished_at = now
+            logger.info("rollout canceled", version=rollout.price_version)
+    rows = [item(subscription_id, "deferred", "canceled") for subscription_id in ids]
+    await session.execute(SETTLE, version | {"rows": dumps(rows)})
+    return 1
 
 
 def _finish(rollout: Rollout, now: datetime) -> int:
     rollout.status, rollout.finished_at = "done", now
     logger.info("rollout done", version=rollout.price_version)
     return 1
-
-
-def _read(rows: Iterable[RowMapping]) -> tuple[list[Subject], list[Result]]:
-    """Rows that can be understood, and the failure of each that cannot: it stops nobody else."""
-    subjects: list[Subject] = []
-    failed: list[Result] = []
-    for row in rows:
-        try:
-            subjects.append(Subject.of(row))
-        except UnreadableSubscription as error:
-            failed.append(Result(row["id"], "failed", error.detail))
-    return subjects, failed
-
-
-def _outcome(subject: Subject, move: Move, prices: Prices) -> Result:
-    if reason := subject.unpriceable():
-        return Result(subject.id, "excluded", reason)
-    if subject.price_version in move.not_older:
-        return Result(subject.id, "kept", f"price version {subject.price_version} came first")
-    try:
-        new = cost(move.version.terms, subject.box(prices))
-    except FareboxError as error:
-        return Result(subject.id, "failed", error.detail)
-    old = subject.cost_breakdown
-    if old is not None and same_cents(old, new):
-        return Result(subject.id, "kept", stamped=True)
-    kind: CostKind = "config" if old else "created"
-    start = move.version.effective_from
-    since = start if old else max(move.why.at, start)
-    change = CostChange(subject, move.version.number, new, kind, since, move.why)
-    return Result(subject.id, "moved", change=change)
-
-
-async def _defer(
-    session: AsyncSession, rollout: Rollout, active: Version | None, now: datetime
-) -> int:
-    """A newer version is in force: it has a rollout of its own, which moves whoever is left here."""
-    newer = f"price version {active.number} replaced this one" if active else "it was retired"
-    ids = await _todo(session, rollout.price_version, LIST_ROWS)
-    if ids:
-        results = [Result(subscription_id, "deferred", newer) for subscription_id in ids]
-        await _settle(session, rollout.price_version, results)
-        return len(ids)
-    return _finish(rollout, now)
-
-
-async def _todo(session: AsyncSession, version: int, limit: int) -> Sequence[UUID]:
-    statement = (
-        select(RolloutItem.subscription_id)
-        .where(RolloutItem.price_version == version, RolloutItem.outcome.is_(None))
-        .order_by(RolloutItem.subscription_id)
-        .limit(limit)
-    )
-    return (await session.scalars(statement)).all()
-
-
-async def _settle(session: AsyncSession, version: int, results: Sequence[Result]) -> None:
-    rows = [
-        {"subscription_id": str(r.subscription_id), "outcome": r.outcome, "detail": r.detail}
-        for r in results
-    ]
-    await session.execute(_SETTLE, {"version": version, "rows": orjson.dumps(rows).decode()})
-
-
-_LIST = text("""
-WITH next AS (
-    SELECT id FROM public.subscriptions
-    WHERE status <> 'canceled' AND (CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid))
-    ORDER BY id LIMIT :rows
-), listed AS (
-    INSERT INTO rollout_items (price_version, subscription_id) SELECT :version, id FROM next
-)
-SELECT count(*) AS listed, (array_agg(id ORDER BY id DESC))[1] AS last FROM next
-""")
-
-_SETTLE = text("""
-UPDATE rollout_items AS i SET outcome = r.outcome, detail = r.detail
-FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (subscription_id uuid, outcome text, detail text)
-WHERE i.price_version = :version AND i.subscription_id = r.subscription_id
-""")

@@ -87,15 +87,17 @@ class Shop:
         currency: str = "USD",
         place: str = "US-CA",
         delivery: str | None = "standard",
+        created_at: datetime = START - timedelta(days=100),
     ) -> UUID:
         """As the storefront inserts one: it names no price."""
         user = await self.user()
         variants = [{"variant_id": str(v), "quantity": q} for v, q in lines]
         made: UUID = await self.storefront.fetchval(
             "INSERT INTO public.subscriptions"
-            " (user_id, currency, variants, delivery_type, delivery_address_id)"
-            " VALUES ($1, $2, $3, $4, $5) RETURNING id",
+            " (user_id, currency, variants, delivery_type, delivery_address_id, created_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
             *(user, currency, json.dumps(variants), delivery, await self.address(user, place)),
+            created_at,
         )
         return made
 

@@ -7,14 +7,17 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Path
-from pydantic import JsonValue
+from pydantic import AfterValidator, JsonValue
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.api.shapes import Input, Text, View
+from services.pricing.domain import plain
 from services.pricing.models import PriceScope, PricingConfig
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+# 10, not 10.0000: one way to write a number, whoever stored it.
+Plain = Annotated[Decimal, AfterValidator(plain)]
 VersionStatus = Literal[
     "draft", "previewed", "approved", "scheduled", "active", "retired", "withdrawn"
 ]
@@ -35,13 +38,13 @@ class ConfigView(View):
     version: int
     status: VersionStatus
     scope: dict[str, JsonValue]  # empty: everything
-    admin_percentage: Decimal | None
+    admin_percentage: Plain | None
     delivery_cost_minor: dict[str, dict[str, int]] | None
     tax_rates: dict[str, Decimal] | None
     tax_inclusive: list[str] | None
     variant_prices_minor: dict[str, dict[UUID, int]]
     timing: dict[str, JsonValue]
-    drift_limit_percent: Decimal
+    drift_limit_percent: Plain
     reverts: int | None
     draft_revision: int
     created_by: str
@@ -63,7 +66,7 @@ async def views(session: AsyncSession, configs: Sequence[PricingConfig]) -> list
     wanted = select(PriceScope.id, PriceScope.definition).where(
         PriceScope.id.in_({config.scope_id for config in configs})
     )
-    scopes: dict[int, dict[str, JsonValue]] = dict((await session.execute(wanted)).tuples().all())
+    scopes: dict[int, dict[str, JsonValue]] = dict((await session.execute(wanted)).all())
     return [
         ConfigView.model_validate(_columns(config) | {"scope": scopes[config.scope_id]})
         for config in configs

@@ -1,0 +1,169 @@
+"""A chunk of a rollout whose turn has come: priced, held against the preview, written, said and remembered."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.pricing.alone import Result, price_alone
+from services.pricing.campaign import DETAILS, Campaign, Outcome
+from services.pricing.chunk import Known, ask, dumps, shape_of
+from services.pricing.costs import CostChange, Why, record, stamp
+from services.pricing.domain import CostKind
+from services.pricing.models import Rollout
+from services.pricing.rollout_sql import HOLD_TRIGGER, RELEASE_TRIGGER, RULE_ALONE, SETTLE, move
+from shared import log
+from shared.events import SubscriptionCostChanged, derived_id
+
+logger = log.get("rollout")
+
+
+class Tally(BaseModel):
+    outcome: Outcome
+    code: str | None
+    count: int
+
+
+TALLIES: TypeAdapter[list[Tally]] = TypeAdapter(list[Tally])
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some subscriptions of one rollout, locked, and what their history lines say of why."""
+
+    session: AsyncSession
+    rollout: Rollout
+    campaign: Campaign
+    why: Why
+    ids: Sequence[UUID]
+    newer: Sequence[int]  # versions of the same scope that take effect later
+    known: Known
+
+    @property
+    def version(self) -> int:
+        return self.rollout.price_version
+
+    def values(self) -> dict[str, object]:
+        return {
+            "ids": self.ids,
+            "version": self.version,
+            "preview": self.rollout.preview_id,
+            "newer": self.newer,
+            "effective_from": self.campaign.layer.effective_from,
+            "now": self.why.at,
+            "reason": self.why.reason,
+            "changed_by": self.why.changed_by,
+            "cause": self.why.cause.id,
+            "schema": SubscriptionCostChanged.dataschema(),
+            "trace": derived_id("rollout", self.version).hex,
+            "details": dumps(DETAILS),
+        }
+
+
+async def move_chunk(chunk: Chunk) -> None:
+    """Price, compare, write, say: those that are plain in SQL, the others one by one."""
+    session, campaign = chunk.session, chunk.campaign
+    await session.execute(HOLD_TRIGGER)
+    statement = move(shape_of(campaign))
+    answer = await ask(session, statement, chunk.values(), campaign, chunk.known)
+    await session.execute(RELEASE_TRIGGER)
+    counts: Counter[str | None] = Counter()
+    for row in answer.rows:
+        for tally in TALLIES.validate_python(row["counted"] or []):
+            counts[tally.code] += tally.count
+    if answer.alone:
+        results = await price_alone(session, campaign, answer.alone)
+        ended = await _move_alone(chunk, results)
+        counts.update(result.code for result in ended)
+    _note_drift(chunk, counts["changed"])
+
+
+async def _move_alone(chunk: Chunk, results: Sequence[Result]) -> list[Result]:
+    priced = [
+        {
+            "id": r.subscription_id,
+            "created_at": r.subject.created_at,
+            "new": r.new.model_dump(mode="json"),
+        }
+        for r in results
+        if r.new is not None and r.subject is not None
+    ]
+    values = chunk.values() | {"rows": dumps(priced)}
+    rulings = {row.id: row for row in await chunk.session.execute(RULE_ALONE, values)}
+    ended: list[Result] = []
+    changes: list[CostChange] = []
+    items: list[dict[str, object]] = []
+    for result in results:
+        ruling = rulings.get(result.subscription_id)
+        judged = result if ruling is None else _judged(result, ruling.ruling)
+        at: datetime | None = None if ruling is None else ruling.effective_at
+        ended.append(judged)
+        items.append(ended_item(judged) | {"effective_at": at})
+        if judged.outcome == "moved" and at is not None:
+            changes.append(_change(chunk, judged, at))
+        elif judged.code == "same_cents" and judged.new is not None:
+            await stamp(
+                chunk.session, [judged.subscription_id], chunk.version, judged.new.price_versions
+            )
+    await record(chunk.session, changes)
+    await settle(chunk, items)
+    return ended
+
+
+def _judged(result: Result, ruling: str | None) -> Result:
+    if ruling is not None:
+        outcome: Outcome = "kept" if ruling == "not_told" else "deferred"
+        return replace(result, outcome=outcome, code=ruling, detail=None)
+    return replace(result, code="grandfathered") if result.restores else result
+
+
+def _change(chunk: Chunk, result: Result, at: datetime) -> CostChange:
+    if result.subject is None or result.new is None:
+        raise ValueError(f"subscription {result.subscription_id} has no new cost")
+    if result.subject.cost_breakdown is None:
+        since = max(chunk.why.at, at)
+        return CostChange(result.subject, chunk.version, result.new, "created", since, chunk.why)
+    kind: CostKind = "revert" if result.restores else "config"
+    return CostChange(result.subject, chunk.version, result.new, kind, at, chunk.why)
+
+
+def _note_drift(chunk: Chunk, changed: int) -> None:
+    rollout = chunk.rollout
+    rollout.drifted += changed
+    limit = rollout.drift_limit
+    if changed and limit is not None and rollout.drifted > limit:
+        reason = f"{rollout.drifted} results are not the approved ones; the limit is {limit}"
+        stop(rollout, reason, chunk.why.at)
+
+
+async def settle(chunk: Chunk, items: Sequence[dict[str, object]]) -> None:
+    """What became of each, or when it is due."""
+    if items:
+        values = {"version": chunk.version, "rows": dumps(items)}
+        await chunk.session.execute(SETTLE, values)
+
+
+def item(
+    subscription_id: UUID,
+    outcome: Outcome | None,
+    code: str | None = None,
+    detail: str | None = None,
+) -> dict[str, object]:
+    """A row of rollout_items as SETTLE reads it; without an outcome it waits."""
+    said = detail or (None if code is None else DETAILS.get(code))
+    return {"id": subscription_id, "outcome": outcome, "code": code, "detail": said}
+
+
+def ended_item(result: Result) -> dict[str, object]:
+    return item(result.subscription_id, result.outcome, result.code, result.detail)
+
+
+def stop(rollout: Rollout, reason: str, now: datetime) -> None:
+    """By itself: somebody is to look at it before it goes on."""
+    rollout.resume_status, rollout.status = rollout.status, "stopped"
+    rollout.detail, rollout.changed_by, rollout.changed_at = reason, "farebox", now
+    logger.error("rollout stopped", version=rollout.price_version, reason=reason)

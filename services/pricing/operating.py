@@ -1,0 +1,198 @@
+"""What an operator does to a rollout, each step with who and why; and how far it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import CursorResult, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.pricing.campaign import OUTCOMES, Outcome
+from services.pricing.decisions import Decision, note
+from services.pricing.models import Preview, Rollout, RolloutItem
+from services.pricing.versions import get_config
+from shared.errors import Conflict, NotFound
+
+# What a preview or a failure said no to, and somebody looked at: done as it comes out now.
+ACCEPTED = "accepted"
+# Deferred for the preview's sake; what was canceled or replaced is not taken up again.
+HELD_TO_PREVIEW = ("changed", "new_since_preview")
+
+
+class RolloutNotStarted(NotFound):
+    title = "This price version's rollout has not started"
+
+
+class RolloutNotInThisState(Conflict):
+    title = "The rollout is not in a state for this"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a rollout is; `outcomes` and `todo` add up to `listed`, and `later` of the `todo` wait for their time."""
+
+    price_version: int
+    status: str
+    listed: int
+    todo: int
+    later: int
+    expected: int  # as many as the preview counted; without one, about as many as there are
+    outcomes: dict[Outcome, int]
+    codes: dict[Outcome, dict[str, int]]
+    drifted: int
+    drift_limit: int | None
+    detail: str | None
+    next_due_at: datetime | None
+    started_at: datetime
+    finished_at: datetime | None
+
+
+async def progress(session: AsyncSession, version: int, now: datetime) -> Progress:
+    """Raises VersionNotFound, RolloutNotStarted."""
+    rollout = await _rollout(session, version)
+    item = RolloutItem
+    statement = select(item.outcome, item.code, func.count()).where(item.price_version == version)
+    rows = (await session.execute(statement.group_by(item.outcome, item.code))).all()
+    outcomes = dict.fromkeys(OUTCOMES, 0)
+    codes: dict[Outcome, dict[str, int]] = {outcome: {} for outcome in OUTCOMES}
+    for outcome, code, count in rows:
+        for known in OUTCOMES:
+            if outcome == known:
+                outcomes[known] += count
+                codes[known] |= {code: count} if code else {}
+    waiting = select(func.count(), func.min(item.due_at)).where(
+        item.price_version == version, item.outcome.is_(None), item.due_at > now
+    )
+    later, next_due_at = (await session.execute(waiting)).one()
+    listed = sum(count for *_, count in rows)
+    return Progress(
+        price_version=version,
+        status=rollout.status,
+        listed=listed,
+        todo=listed - sum(outcomes.values()),
+        later=later,
+        expected=await _expected(session, rollout),
+        outcomes=outcomes,
+        codes={outcome: found for outcome, found in codes.items() if found},
+        drifted=rollout.drifted,
+        drift_limit=rollout.drift_limit,
+        detail=rollout.detail,
+        next_due_at=next_due_at,
+        started_at=rollout.started_at,
+        finished_at=rollout.finished_at,
+    )
+
+
+async def pause(session: AsyncSession, version: int, decision: Decision) -> Rollout:
+    """Nobody is moved until it is resumed.  Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState."""
+    rollout = await _in(session, version, ("listing", "running"), "pause")
+    rollout.resume_status, rollout.status = rollout.status, "paused"
+    return await _decided(session, rollout, "paused", decision)
+
+
+async def resume(session: AsyncSession, version: int, decision: Decision) -> Rollout:
+    """It goes on where it was; one that drift had stopped may drift as far again.
+
+    Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
+    """
+    rollout = await _in(session, version, ("paused", "stopped"), "resume")
+    if rollout.status == "stopped" and rollout.drift_limit is not None:
+        rollout.drift_limit += rollout.drifted
+    rollout.status, rollout.resume_status = rollout.resume_status or "listing", None
+    return await _decided(session, rollout, "resumed", decision)
+
+
+async def cancel(session: AsyncSession, version: int, decision: Decision) -> Rollout:
+    """Whoever was not moved yet ends as deferred; who was stays so: a version that reverts it takes that back.
+
+    Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
+    """
+    states = ("listing", "running", "paused", "stopped")
+    rollout = await _in(session, version, states, "cancel")
+    if rollout.status in ("listing", "running"):
+        rollout.resume_status = rollout.status
+    rollout.status = "canceled"
+    return await _decided(session, rollout, "canceled", decision)
+
+
+async def apply_deferred(session: AsyncSession, version: int, decision: Decision) -> int:
+    """Move those that were deferred because they are not what the preview said, as they come out now.  How many.
+
+    Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
+    """
+    rollout = await _in(session, version, ("running", "done"), "apply deferred results of")
+    return await _again(
+        session, rollout, ("deferred", HELD_TO_PREVIEW), "deferred applied", decision
+    )
+
+
+async def retry_failed(session: AsyncSession, version: int, decision: Decision) -> int:
+    """Try again what failed; how many.  Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState."""
+    rollout = await _in(session, version, ("running", "done"), "retry failures of")
+    return await _again(session, rollout, ("failed", None), "failures retried", decision)
+
+
+async def _again(
+    session: AsyncSession,
+    rollout: Rollout,
+    which: tuple[Outcome, Sequence[str] | None],
+    action: str,
+    decision: Decision,
+) -> int:
+    outcome, codes = which
+    values: Mapping[str, object] = {
+        "version": rollout.price_version,
+        "now": decision.at,
+        "outcome": outcome,
+        "codes": None if codes is None else list(codes),
+        "accepted": ACCEPTED,
+    }
+    done = await session.execute(_AGAIN, values)
+    count = done.rowcount if isinstance(done, CursorResult) else 0
+    if count:
+        rollout.status, rollout.finished_at = "running", None
+    await _decided(session, rollout, action, decision)
+    return count
+
+
+async def _rollout(session: AsyncSession, version: int, *, lock: bool = False) -> Rollout:
+    await get_config(session, version)
+    rollout = await session.get(Rollout, version, populate_existing=True, with_for_update=lock)
+    if rollout is None:
+        raise RolloutNotStarted(f"price version {version} is not in force yet", version=version)
+    return rollout
+
+
+async def _in(session: AsyncSession, version: int, states: Sequence[str], action: str) -> Rollout:
+    rollout = await _rollout(session, version, lock=True)
+    if rollout.status not in states:
+        raise RolloutNotInThisState(
+            f"cannot {action} it: the rollout is {rollout.status}", rollout_status=rollout.status
+        )
+    return rollout
+
+
+async def _decided(
+    session: AsyncSession, rollout: Rollout, action: str, decision: Decision
+) -> Rollout:
+    rollout.detail = decision.why
+    rollout.changed_by, rollout.changed_at = decision.by, decision.at
+    await note(session, rollout.price_version, f"rollout {action}", decision)
+    return rollout
+
+
+async def _expected(session: AsyncSession, rollout: Rollout) -> int:
+    if rollout.preview_id is not None:
+        statement = select(Preview.counted).where(Preview.id == rollout.preview_id)
+        return await session.scalar(statement) or 0
+    return max(0, await session.scalar(_ABOUT) or 0)
+
+
+# In effect from when somebody said so: what was paid in between stays what it was.
+_AGAIN = text("""
+UPDATE rollout_items SET outcome = NULL, detail = NULL, code = :accepted, due_at = :now,
+    effective_at = greatest(effective_at, :now)
+WHERE price_version = :version AND outcome = :outcome
+    AND (CAST(:codes AS text[]) IS NULL OR code = ANY (CAST(:codes AS text[])))
+""")
+_ABOUT = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'public.subscriptions'::regclass")

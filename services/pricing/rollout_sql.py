@@ -1,0 +1,162 @@
+"""A chunk of a rollout in one statement: priced, held against its preview, written, remembered and said."""
+
+from functools import lru_cache
+
+from sqlalchemy import TextClause, text
+
+from services.pricing.pricing_sql import Shape, left, priced
+
+# Why a subscription whose result is known is not moved all the same; p is its result, t its item, n its notice,
+# i what the preview said of it.
+RULING = """
+    CASE WHEN EXISTS (SELECT FROM rollout_items newer WHERE newer.price_version = ANY (CAST(:newer AS integer[]))
+            AND newer.subscription_id = p.id AND newer.outcome IS NULL AND newer.due_at <= t.due_at)
+            THEN 'replaced'
+        WHEN n.id IS NOT NULL AND (n.told_at IS NULL OR n.told_at > n.notify_by) THEN 'not_told'
+        WHEN CAST(:preview AS bigint) IS NULL OR coalesce(t.code = 'accepted', false) THEN NULL
+        WHEN i.subscription_id IS NULL THEN 'new_since_preview'
+        WHEN i.digest <> coalesce(jsonb_hash_extended(p.new, 0), 0) THEN 'changed' END"""
+BESIDE = """
+    LEFT JOIN rollout_items t ON t.price_version = CAST(:version AS integer) AND t.subscription_id = p.id
+    LEFT JOIN notices n ON n.id = t.notice_id
+    LEFT JOIN preview_items i ON i.preview_id = CAST(:preview AS bigint) AND i.subscription_id = p.id"""
+EFFECTIVE = "coalesce(t.effective_at, greatest(CAST(:effective_from AS timestamptz), p.created_at))"
+
+# In the order of the ids everywhere: as everybody locks subscriptions, and as their facts are to be read.
+EFFECTS = """
+updated AS (
+    UPDATE public.subscriptions s SET cost_breakdown = m.new, total_minor = m.total,
+        admin_percentage_applied = (m.part ->> 'admin_percentage')::numeric,
+        tax_rate_applied = (m.part ->> 'tax_rate')::numeric, tax_minor = m.tax,
+        delivery_cost_minor = m.delivery, price_version = CAST(:version AS integer){variants}
+    FROM moved m WHERE s.id = m.id
+), stamped AS (
+    UPDATE public.subscriptions s SET price_version = CAST(:version AS integer),
+        cost_breakdown = jsonb_set(s.cost_breakdown, '{{price_versions}}', r.part -> 'price_versions')
+    FROM ruled r WHERE s.id = r.id AND r.stamped
+), history AS (
+    INSERT INTO subscription_cost_history (id, subscription_id, user_id, price_version, kind, currency,
+        old_breakdown, new_breakdown, old_total_minor, new_total_minor, effective_at, reason,
+        changed_by, cause_id, recorded_at, line_hash)
+    OVERRIDING SYSTEM VALUE
+    SELECT line, id, user_id, CAST(:version AS integer), kind, currency, old, new, old_total, total, effective_at, CAST(:reason AS text),
+        CAST(:changed_by AS text), CAST(:cause AS text), CAST(:now AS timestamptz), line_hash
+    FROM moved ORDER BY id
+), revised AS (
+    INSERT INTO subscription_revisions AS r (subscription_id, revision, head)
+    SELECT id, revision, line_hash FROM moved ORDER BY id
+    ON CONFLICT (subscription_id) DO UPDATE SET revision = excluded.revision, head = excluded.head
+), said AS (
+    INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
+    SELECT event::uuid, 'pricing', user_id::text, 'pricing.subscription_cost_changed',
+        jsonb_build_object('id', event::uuid, 'occurred_at', CAST(:now AS timestamptz),
+            'customer_id', user_id, 'subscription_id', id, 'revision', revision, 'status', status,
+            'currency', currency, 'billing_interval', billing_interval,
+            'price_version', CAST(:version AS integer), 'cost_history_id', line,
+            'old_breakdown', old, 'new_breakdown', new,
+            'old_total_minor', old_total, 'new_total_minor', total, 'effective_at', effective_at,
+            'kind', 'config', 'reason', CAST(:reason AS text), 'changed_by', CAST(:changed_by AS text),
+            'history_hash', encode(line_hash, 'hex')),
+        jsonb_build_object('ce_subject', user_id, 'ce_time', CAST(:now AS timestamptz),
+            'ce_dataschema', CAST(:schema AS text), 'ce_causationid', CAST(:cause AS text),
+            'traceparent', concat('00-', CAST(:trace AS text), '-', substr(event, 1, 16), '-01'))
+    FROM moved ORDER BY id
+), settled AS (
+    INSERT INTO rollout_items AS old (price_version, subscription_id, outcome, code, detail, effective_at)
+    SELECT CAST(:version AS integer), id, outcome, code,
+        coalesce(detail, CAST(:details AS jsonb) ->> code), effective_at
+    FROM ruled ORDER BY id
+    ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.outcome,
+        code = excluded.code, detail = excluded.detail, effective_at = excluded.effective_at
+)"""
+
+
+@lru_cache(maxsize=4)
+def move(shape: Shape) -> TextClause:
+    """Answers with counts by outcome and code, beside what `left` answers."""
+    effects = EFFECTS.format(variants=", variants = m.new -> 'variants'" if shape.prices else "")
+    return text(f"""
+WITH {priced(shape)}, rulings AS (
+    SELECT p.*, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling
+    FROM priced p{BESIDE}
+    LEFT JOIN subscription_revisions r ON r.subscription_id = p.id
+    OFFSET 0
+), ruled AS MATERIALIZED (
+    SELECT id, user_id, status, currency, billing_interval, old, new, part, delivery, old_total, total, tax,
+        effective_at, last, head, code = 'restored' AS restores, detail,
+        CASE WHEN verdict IS NOT NULL THEN verdict WHEN ruling = 'not_told' THEN 'kept'
+            WHEN ruling IS NOT NULL THEN 'deferred' WHEN same THEN 'kept' ELSE 'moved' END AS outcome,
+        CASE WHEN verdict IS NOT NULL THEN code WHEN ruling IS NOT NULL THEN ruling
+            WHEN code = 'restored' THEN 'grandfathered' WHEN same THEN 'same_cents' END AS code,
+        verdict IS NULL AND ruling IS NULL AND same AS stamped
+    FROM rulings
+), numbered AS (
+    SELECT *, nextval('subscription_cost_history_id_seq') AS line, coalesce(last, 0) + 1 AS revision,
+        CASE WHEN restores THEN 'revert' ELSE 'config' END AS kind
+    FROM (SELECT * FROM ruled WHERE outcome = 'moved' ORDER BY id) r
+), moved AS MATERIALIZED (
+    SELECT *, cost_line_hash(head, id, user_id, CAST(:version AS integer), kind, effective_at, new,
+            CAST(:reason AS text), CAST(:changed_by AS text), CAST(:cause AS text),
+            CAST(:now AS timestamptz)) AS line_hash,
+        md5(concat('pricing.subscription_cost_changed:', id, ':', revision)) AS event
+    FROM numbered
+),{effects}
+SELECT (SELECT jsonb_agg(to_jsonb(c)) FROM (
+        SELECT outcome, code, count(*) AS count FROM ruled GROUP BY 1, 2) c) AS counted,{left(shape)}
+""")
+
+
+# The same ruling for those priced one by one.
+RULE_ALONE = text(f"""
+SELECT p.id, {EFFECTIVE} AS effective_at,{RULING} AS ruling
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS p (id uuid, created_at timestamptz, new jsonb){BESIDE}
+""")
+
+SETTLE = text("""
+INSERT INTO rollout_items AS old (price_version, subscription_id, outcome, code, detail, due_at,
+    effective_at, notice_id)
+SELECT CAST(:version AS integer), id, outcome, code, detail, due_at, effective_at, notice_id
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, outcome text, code text, detail text,
+    due_at timestamptz, effective_at timestamptz, notice_id uuid)
+ORDER BY id
+ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.outcome,
+    code = excluded.code, detail = excluded.detail,
+    effective_at = coalesce(excluded.effective_at, old.effective_at)
+""")
+
+NOTIFY = text("""
+INSERT INTO notices (id, price_version, subscription_id, user_id, effective_at, notify_by, created_at)
+SELECT id, CAST(:version AS integer), subscription_id, user_id, effective_at, notify_by, CAST(:now AS timestamptz)
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, subscription_id uuid, user_id uuid,
+    effective_at timestamptz, notify_by timestamptz)
+ORDER BY id
+""")
+
+# Whose walk is to go on, whose time has come, or who is through; in the order in which versions take effect.
+NEXT = text("""
+SELECT r.price_version FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
+WHERE r.status = 'listing' OR r.status = 'canceled' AND r.finished_at IS NULL
+    OR r.status = 'running' AND (
+        NOT EXISTS (SELECT FROM rollout_items i
+            WHERE i.price_version = r.price_version AND i.outcome IS NULL)
+        OR EXISTS (SELECT FROM rollout_items i
+            WHERE i.price_version = r.price_version AND i.outcome IS NULL AND i.due_at <= :now)
+        OR EXISTS (SELECT FROM rollout_items i
+            WHERE i.price_version = r.price_version AND i.outcome IS NULL AND i.due_at IS NULL))
+ORDER BY c.effective_from, c.version LIMIT 1 FOR UPDATE OF r SKIP LOCKED
+""")
+
+# Listed by an earlier release: due at once.
+DUE = text("""
+SELECT subscription_id FROM rollout_items
+WHERE price_version = :version AND outcome IS NULL AND (due_at <= :now OR due_at IS NULL)
+ORDER BY due_at, subscription_id LIMIT :rows
+""")
+WAITING = text("""
+SELECT subscription_id FROM rollout_items
+WHERE price_version = :version AND outcome IS NULL ORDER BY subscription_id LIMIT :rows
+""")
+
+# Not a SubscriptionChanged: what changes here is the price, and subscription_cost_changed says so.
+HOLD_TRIGGER = text("SELECT set_config('farebox.pricing', 'on', true)")
+RELEASE_TRIGGER = text("SELECT set_config('farebox.pricing', '', true)")
