@@ -12,6 +12,7 @@ from cli.keys import keys
 from cli.migrate import db, migrate
 from cli.parked import parked
 from cli.payments import payments
+from cli.pricing import pricing
 from cli.topics import topics
 
 try:
@@ -46,6 +47,7 @@ for name, group in {
     "explain": explain,
     "parked": parked,
     "payments": payments,
+    "pricing": pricing,
     "keys": keys,
     "topics": topics,
     "db": db,

@@ -83,8 +83,10 @@ async def _tell(
     seed, customers, payments = plan
     settings = settings_from(stack.env)
     name = f"demo-{secrets.token_hex(4)}"
-    key = await make_key(settings, "pricing", name, list(SCOPES["pricing"]))
-    async with open_doors(stack.urls, key) as doors:
+    own = [scope for scope in SCOPES["pricing"] if scope != "pricing:approve"]
+    key = await make_key(settings, "pricing", name, own)
+    approver = await make_key(settings, "pricing", f"{name}-approver", ["pricing:approve"])
+    async with open_doors(stack.urls, key, approver) as doors:
         opening = await take_opening(doors)
         story = Story(doors, make_world(seed, customers), settings, stack, display, payments)
         await story.play()

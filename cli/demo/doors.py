@@ -23,14 +23,16 @@ class DoorClosed(Exception):
 
 @dataclass(frozen=True)
 class Doors:
-    """`urls` by service; `key` opens pricing."""
+    """`urls` by service; `key` opens pricing, `approver` is another one's, for what its writer may not do."""
 
     client: httpx.AsyncClient
     urls: Mapping[str, str]
     key: str
+    approver: str
 
     async def ask(self, method: str, service: str, path: str, body: Json | None = None) -> Json:
-        headers = {"Authorization": f"Bearer {self.key}"} if service == "pricing" else {}
+        key = self.approver if path.endswith("/approve") else self.key
+        headers = {"Authorization": f"Bearer {key}"} if service == "pricing" else {}
         answer = await self.client.request(
             method, f"{self.urls[service]}{path}", json=body, headers=headers
         )
@@ -65,11 +67,18 @@ class Doors:
 
         return list(await asyncio.gather(*map(one, paths)))
 
-    async def publish_prices(self, terms: Json, reason: str) -> int:
-        draft = await self.ask("POST", "pricing", "/configs", terms)
+    async def preview_prices(self, terms: Json) -> int:
+        """Draft a version and ask what it would do."""
+        draft = await self.ask("POST", "pricing", "/drafts", terms)
         version = int(draft["version"])
-        await self.ask("POST", "pricing", f"/configs/{version}/publish", {"reason": reason})
+        await self.ask("POST", "pricing", f"/drafts/{version}/preview")
         return version
+
+    async def publish_prices(self, version: int, digest: str, reason: str) -> None:
+        """Another key approves what the preview showed, then it is published."""
+        path, said = f"/drafts/{version}", {"hash": digest, "reason": reason}
+        await self.ask("POST", "pricing", f"{path}/approve", said)
+        await self.ask("POST", "pricing", f"{path}/publish", said)
 
     async def play(
         self, seed: str, start: datetime, payments: Sequence[Json], faults: Json
@@ -107,6 +116,6 @@ class Doors:
 
 
 @asynccontextmanager
-async def open_doors(urls: Mapping[str, str], key: str) -> AsyncIterator[Doors]:
+async def open_doors(urls: Mapping[str, str], key: str, approver: str) -> AsyncIterator[Doors]:
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-        yield Doors(client, urls, key)
+        yield Doors(client, urls, key, approver)

@@ -111,8 +111,17 @@ class Story:
 
     async def _new_prices(self) -> None:
         assert self.old_prices is not None
-        self.say(f"an administrator publishes new prices: {REASON}")
-        version = await self.doors.publish_prices(_changed(self.old_prices), REASON)
+        self.say(f"an administrator drafts new prices and has their effect computed: {REASON}")
+        version = await self.doors.preview_prices(_changed(self.old_prices))
+        seen = f"/drafts/{version}/preview"
+
+        async def previewed() -> bool:
+            return bool((await self.doors.ask("GET", "pricing", seen))["status"] == "done")
+
+        await self._until("the preview is done", previewed)
+        preview = await self.doors.ask("GET", "pricing", seen)
+        self.say("another one approves what the preview shows, and it is published")
+        await self.doors.publish_prices(version, preview["hash"], REASON)
         self.new_prices = Prices.of(await self.doors.ask("GET", "pricing", f"/configs/{version}"))
         await asyncio.to_thread(self.system.restart, "payments-worker")
         self.say("the payments worker is back; the rollout reprices every subscription")
@@ -123,6 +132,9 @@ class Story:
 
         await self._until("the rollout is done", done)
         rollout = await self.doors.ask("GET", "pricing", path)
+        self.notes.append(
+            f"preview of version {version}: {json.dumps(preview['totals']['outcomes'])}"
+        )
         self.notes.append(f"rollout of version {version}: {json.dumps(rollout['outcomes'])}")
 
     async def _later_payments(self) -> None:

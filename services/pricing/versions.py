@@ -5,7 +5,6 @@ it alone: nobody prices by a version that a rollout has just replaced, and is th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,9 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.composition import Layer, compose
 from services.pricing.decisions import Decision, note
-from services.pricing.domain import Terms
 from services.pricing.layers import HOLD, IN_FORCE, NoPriceInForce, as_layer, layers
-from services.pricing.layers import current_versions as held_layers
 from services.pricing.models import Preview, PriceScope, PricingConfig, Rollout
 from shared.errors import Conflict, InvalidInput, NotFound
 from shared.events import ConfigPublished, derived_id
@@ -292,33 +289,3 @@ async def _below(session: AsyncSession, layer: Layer) -> Sequence[Layer]:
     if not base:
         raise NoPriceInForce("no version for everything is in force then; publish one first")
     return base
-
-
-# What rollout.py of the release before asks for; it goes with it.
-@dataclass(frozen=True)
-class Version:
-    number: int
-    effective_from: datetime
-    terms: Terms
-    reason: str
-    published_by: str
-
-
-@dataclass(frozen=True)
-class Current:
-    active: Version | None
-    scheduled: tuple[Version, ...]
-
-
-async def current_versions(session: AsyncSession) -> Current:
-    known = (await held_layers(session)).versions.values()
-    whole = sorted(
-        (v for v in known if v.layer.scope.everything), key=lambda each: each.effective_from
-    )
-    found = {
-        v.number: Version(v.number, v.effective_from, compose([v.layer]), v.reason, v.published_by)
-        for v in whole
-    }
-    active = [found[v.number] for v in whole if v.status == "active"]
-    scheduled = tuple(found[v.number] for v in whole if v.status == "scheduled")
-    return Current(active[0] if active else None, scheduled)

@@ -1,9 +1,10 @@
 from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
 
-from services.pricing.drafts import ConfigDraft, stored_terms
+from services.pricing.drafts import ConfigDraft, stored_changes
 
 DRAFT = {
     "admin_percentage": "12.5",
@@ -13,7 +14,7 @@ DRAFT = {
 
 
 def test_a_draft_reads_exact_numbers() -> None:
-    terms = ConfigDraft.model_validate(DRAFT).terms
+    terms = ConfigDraft.model_validate(DRAFT).changes
     assert (terms.admin_percentage, terms.tax_rates["US-CA"]) == (
         Decimal("12.5"),
         Decimal("0.0725"),
@@ -65,6 +66,28 @@ def test_a_currency_that_is_none_is_refused() -> None:
         ConfigDraft.model_validate(DRAFT | {"delivery_cost_minor": {"XXQ": {"standard": 5}}})
 
 
-def test_stored_terms_are_written_in_one_way() -> None:
-    terms = stored_terms(Decimal("10.0000"), {"USD": {"standard": 5}}, {"DE": "0.190"})
-    assert (str(terms.admin_percentage), str(terms.tax_rates["DE"])) == ("10", "0.19")
+def test_stored_changes_are_written_in_one_way() -> None:
+    variant = UUID(int=7)
+    changes = stored_changes(
+        Decimal("10.0000"),
+        {"USD": {"standard": 5}},
+        {"DE": "0.190"},
+        ["DE"],
+        {"USD": {str(variant): 1}},
+    )
+    assert (str(changes.admin_percentage), str(changes.tax_rates["DE"])) == ("10", "0.19")
+    assert changes.tax_inclusive == {"DE"}
+    assert changes.variant_prices == {"USD": {variant: 1}}
+
+
+@pytest.mark.parametrize("missing", sorted(DRAFT))
+def test_a_version_for_everything_is_whole_and_a_cohort_s_leaves_out_what_it_does_not_change(
+    missing: str,
+) -> None:
+    rest = {key: value for key, value in DRAFT.items() if key != missing}
+    with pytest.raises(ValidationError, match=f"for everything gives {missing} too"):
+        ConfigDraft.model_validate(rest)
+    cohort = ConfigDraft.model_validate(rest | {"scope": {"places": ["DE"]}})
+    assert cohort.stored()[missing] is None
+    kept = set(DRAFT) - {missing}
+    assert all(cohort.stored()[name] is not None for name in kept)

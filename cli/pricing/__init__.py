@@ -1,0 +1,16 @@
+"""`farebox pricing`: the door every price goes through, from a terminal, each step with the key of whoever does it."""
+
+import typer
+
+from cli.pricing.drafts import approve, draft, list_versions, preview, publish, revert, withdraw
+from cli.pricing.rollouts import notices, rollout, told
+
+pricing = typer.Typer(
+    help="Prices: draft, preview, approve by another key, publish, and follow the rollout.",
+    epilog="FAREBOX_API_KEY is the key of whoever does it, FAREBOX_PRICING_URL where pricing listens.",
+    no_args_is_help=True,
+)
+pricing.command("list")(list_versions)
+for command in (draft, preview, approve, publish, withdraw, revert, notices, told):
+    pricing.command()(command)
+pricing.add_typer(rollout, name="rollout")
