@@ -18,6 +18,7 @@ from sqlalchemy import select
 from cli.arguments import AsJson
 from cli.database import transaction_of
 from cli.edge import Exit, UsageFault, current_settings, show
+from services.payments.gateway import StripeBarred
 from services.payments.reconcile.loop import walker_of
 from services.payments.reconcile.models import Payout
 from services.payments.reconcile.report import Report
@@ -46,7 +47,7 @@ def reconcile_payments(
     settings = current_settings()
     if not settings.stripe_api_key:
         raise UsageFault("STRIPE_API_KEY is not set: only Stripe knows what never came")
-    begin = moment_of(since, utc_now()) if since else None
+    begin = None if since is None else moment_of(since, utc_now())
     with warnings_on_stderr():
         report = asyncio.run(_reconcile(settings, begin, account))
     if as_json:
@@ -75,7 +76,7 @@ def moment_of(text: str, now: datetime) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageFault(
-            f"--since {text}: use 30d, 12h, or a time such as 2026-07-01T12:00:00+02:00"
+            f"--since {text!r}: use 30d, 12h, or a time such as 2026-07-01T12:00:00+02:00"
         ) from error
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment >= now:
@@ -99,7 +100,10 @@ def warnings_on_stderr() -> Iterator[None]:
 
 async def _reconcile(settings: Settings, since: datetime | None, account: str | None) -> Report:
     async with walker_of(settings) as walker:
-        return await reconcile(walker, since, account)
+        try:
+            return await reconcile(walker, since, account)
+        except StripeBarred as barred:
+            raise UsageFault(f"STRIPE_API_KEY does not open this: {barred.detail}") from barred
 
 
 async def _payouts(settings: Settings) -> list[dict[str, object]]:

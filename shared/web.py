@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +31,9 @@ from shared.settings import Service, Settings
 from shared.trace import Cause, child_of, request_cause, trace_id
 
 GRACEFUL_SECONDS = 10  # what is under way at SIGTERM may take this long
+# Larger than any request of ours: a scope of 10,000 subscriptions takes 400 kB, a price list some MB.
+MAX_BODY_BYTES = 8 * 2**20
+TOO_LARGE = f"at most {MAX_BODY_BYTES} bytes are taken"
 DESCRIPTION = "Money is in minor units of the currency; times are RFC 3339 with an offset."
 
 logger = log.get("http")
@@ -74,6 +78,7 @@ def create_app(web: Web) -> FastAPI:
     app.include_router(_operations())
     app.include_router(web.router)
     app.router.routes.extend(web.routes)
+    app.add_middleware(_Bounded)
     app.add_middleware(_Trace, metrics=metrics)
     return app
 
@@ -158,6 +163,34 @@ def _operations() -> APIRouter:
         return Response(generate_latest(state.registry), media_type="text/plain; version=0.0.4")
 
     return router
+
+
+class _Bounded:
+    """Refuses a body that no request of ours has, before it is held in memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        said = dict(scope["headers"]).get(b"content-length", b"0")
+        if said.isdigit() and int(said) > MAX_BODY_BYTES:
+            answer = problem.problem(413, "body-too-large", "The body is too large", TOO_LARGE)
+            await answer(scope, receive, send)
+            return
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise HTTPException(413, TOO_LARGE)
+            return message
+
+        await self.app(scope, bounded, send)
 
 
 class _Trace:

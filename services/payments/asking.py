@@ -104,7 +104,9 @@ async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock:
         except StripeAway as away:
             logger.warning("stripe did not answer", subject=question.subject, error=away.detail)
             await _postpone(pool, row, away, clock())
-            return answered
+            if away.is_of_all:
+                break
+            continue
         except UnknownToStripe as unknown:
             await _give_up(pool, row["id"], question, unknown.detail, clock())
         else:
@@ -116,13 +118,14 @@ async def run_once(pool: asyncpg.Pool, client: StripeClient, holder: str, clock:
 async def _postpone(
     pool: asyncpg.Pool, row: asyncpg.Record, away: StripeAway, now: datetime
 ) -> None:
-    """Whoever is away for one question is so for all of them: none is asked before Stripe said so."""
+    """Where Stripe would answer no other question either, none is asked before it said so."""
     said = away.data.get("retry_after_seconds")
     rest = timedelta(seconds=said if isinstance(said, int) else 0)
     wait = BACKOFF[min(row["attempts"], len(BACKOFF) - 1)]
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(POSTPONE, row["id"], away.detail, now + max(wait, rest))
-        await connection.execute(LATER, now + max(BACKOFF[0], rest))
+        if away.is_of_all:
+            await connection.execute(LATER, now + max(BACKOFF[0], rest))
 
 
 async def tidy_once(pool: asyncpg.Pool) -> int:

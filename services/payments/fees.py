@@ -26,7 +26,8 @@ MOST_OPEN = 10
 BATCH_PAYMENTS = 100
 # Stripe books a charge within minutes, some ways to pay within a day; what is older has its fee or never will.
 SETTLES_WITHIN = timedelta(minutes=10)
-LOOKED_BACK = timedelta(days=30)
+# By when it was created: an invoice may be paid after weeks of retries.
+LOOKED_BACK = timedelta(days=90)
 PAUSE = timedelta(minutes=1)
 # A debit is paid days after it was created: the whole span is looked through again this often.
 SWEEP_EVERY = timedelta(hours=1)

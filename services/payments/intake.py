@@ -15,8 +15,10 @@ from shared.errors import Unavailable
 
 # A statement this large takes some 20 ms; beyond it waiting grows and nothing is gained.
 GROUP_EVENTS = 500
+GROUP_BYTES = 16 * 2**20
 # Bodies held in memory at most; whoever comes after them is told to try again.
 MAX_WAITING = 5_000
+MAX_WAITING_BYTES = 64 * 2**20
 # Stripe gives up after some 20 s; a database that takes this long is away.
 INSERT_SECONDS = 8.0
 
@@ -33,6 +35,7 @@ class Intake:
         self._url = url
         self._schema = schema
         self._waiting: deque[tuple[Arrival, asyncio.Future[None]]] = deque()
+        self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
@@ -49,10 +52,11 @@ class Intake:
 
     async def store(self, arrival: Arrival) -> None:
         """Raises Unavailable where the event is not known to be durable."""
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes >= MAX_WAITING_BYTES:
             raise Unavailable("more webhooks wait than can be held")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, done))
+        self._waiting_bytes += len(arrival.body)
         self._wake.set()
         await done
 
@@ -69,7 +73,12 @@ class Intake:
                 connection.terminate()
 
     def _take(self) -> list[tuple[Arrival, asyncio.Future[None]]]:
-        group = [self._waiting.popleft() for _ in range(min(GROUP_EVENTS, len(self._waiting)))]
+        group: list[tuple[Arrival, asyncio.Future[None]]] = []
+        size = 0
+        while self._waiting and len(group) < GROUP_EVENTS and size < GROUP_BYTES:
+            group.append(self._waiting.popleft())
+            size += len(group[-1][0].body)
+        self._waiting_bytes -= size
         if not self._waiting:
             self._wake.clear()
         # Two processes that hold the same retries must lock them in the same order.

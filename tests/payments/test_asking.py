@@ -227,44 +227,6 @@ async def test_whom_a_payment_of_stripes_billing_is_of_is_asked_of_its_invoice(
     assert await service.ask_all(client) == 0
 
 
-async def test_while_stripe_is_away_the_question_waits(
-    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
-) -> None:
-    stripe_id, events = life(sandbox, "full_refund")
-    await service.receive(events[-1:])
-    await service.fold_all()
-    hands.later(61)
-    # The client itself tries twice.
-    sandbox.control("POST", "outage", {"status": 500, "count": 2})
-    assert await service.ask_all(client) == 0
-    [question] = await service.rows("SELECT attempts, last_error FROM stripe_questions")
-    assert question["attempts"] == 1
-    assert question["last_error"]
-    assert await service.ask_all(client) == 0
-    hands.later(5)
-    assert await service.ask_all(client) >= 1
-    await assert_true(service, sandbox, stripe_id)
-
-
-async def test_who_is_told_to_come_later_asks_nothing_else_before(
-    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
-) -> None:
-    sandbox.play("full_refund", "full_refund", seed=3)
-    for event in all_events(sandbox):
-        if event["type"].startswith("refund."):
-            await service.receive([event])
-    await service.fold_all()
-    hands.later(61)
-    sandbox.control("POST", "outage", {"status": 429, "count": 1, "retry_after_seconds": 30})
-    assert await service.ask_all(client) == 0
-    questions = await service.rows("SELECT attempts, ask_after FROM stripe_questions")
-    assert sorted(question["attempts"] for question in questions) == [0, 1]
-    hands.later(29)
-    assert await service.ask_all(client) == 0
-    hands.later(2)
-    assert await service.ask_all(client) == 2
-
-
 async def test_what_stripe_does_not_know_is_parked_for_an_operator(
     service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
 ) -> None:

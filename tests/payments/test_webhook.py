@@ -15,7 +15,11 @@ import pytest
 from embedded.stripe_sandbox import sign
 from services.payments import store
 from services.payments.app import create_web
+from services.payments.gateway import open_envelope
+from services.payments.intake import Intake
+from services.payments.store import Arrival
 from services.payments.webhook import MAX_BODY_BYTES
+from shared.errors import Unavailable
 from shared.settings import Settings
 from tests.conftest import Database
 from tests.payments.conftest import NOW, Hands, Service
@@ -253,6 +257,23 @@ async def test_a_database_that_is_away_is_answered_503(hands: Hands) -> None:
         answer = await post(client, BODY, signed())
     assert answer.status_code == 503
     assert answer.json()["type"] == "urn:farebox:problem:unavailable"
+
+
+async def test_what_waits_is_bounded_in_bytes_too() -> None:
+    """While the database hangs, large bodies must not fill the memory before 5,000 of them have come."""
+    intake = Intake("postgresql://nowhere", "payments")
+    body = bytes(2**20)
+    arrival = Arrival(open_envelope(BODY), body, None)
+    waiting = [asyncio.create_task(intake.store(arrival)) for _ in range(70)]
+    await asyncio.sleep(0)
+    refused = [task for task in waiting if task.done()]
+    assert len(refused) == 6
+    assert all(isinstance(task.exception(), Unavailable) for task in refused)
+    await intake.__aexit__(None)
+    assert all(
+        isinstance(each, Unavailable)
+        for each in await asyncio.gather(*waiting, return_exceptions=True)
+    )
 
 
 async def test_the_clock_is_the_services_own(client: httpx.AsyncClient, hands: Hands) -> None:

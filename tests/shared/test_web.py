@@ -40,6 +40,11 @@ async def post_fact(session: Session, cause: RequestCause, fail: bool = False) -
     return {"cause": cause.id}
 
 
+@router.post("/echo")
+async def post_echo(said: dict[str, str]) -> dict[str, str]:
+    return said
+
+
 @router.get("/now")
 async def get_now(now: Now) -> datetime:
     return now
@@ -147,6 +152,24 @@ async def test_every_error_is_a_problem(
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["status"] == status
+
+
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_body_larger_than_any_request_is_refused_unread(
+    client: httpx.AsyncClient, said: bool
+) -> None:
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(64):
+            read += 1
+            yield b" " * 2**20
+
+    headers = {"Content-Length": str(64 * 2**20)} if said else {}
+    answer = await client.post("/echo", content=body(), headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    assert read <= (1 if said else 9)
 
 
 async def test_keys_open_what_their_scopes_cover(

@@ -22,6 +22,11 @@ class StripeAway(Unavailable):
     title = "Stripe did not answer"
 
     @property
+    def is_of_all(self) -> bool:
+        """Whether Stripe would not answer anything else either: it is away, busy, or the key is refused."""
+        return bool(self.data.get("is_of_all"))
+
+    @property
     def is_replayed(self) -> bool:
         return bool(self.data.get("is_replayed"))
 
@@ -32,7 +37,7 @@ class StripeBarred(StripeAway):
     title = "Stripe does not listen"
 
     def __init__(self, detail: str, bar: Bar) -> None:
-        super().__init__(detail)
+        super().__init__(detail, is_of_all=bar == "api_key_refused")
         self.bar: Bar = bar
 
 
@@ -43,7 +48,7 @@ def away(error: stripe.StripeError) -> StripeAway:
     if bar is not None:
         return StripeBarred(detail, bar)
     headers = error.headers or {}
-    data: dict[str, object] = {}
+    data: dict[str, object] = {"is_of_all": True}
     if headers.get("idempotent-replayed") == "true":
         data["is_replayed"] = True
     said = headers.get("retry-after", "")

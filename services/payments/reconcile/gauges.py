@@ -27,8 +27,10 @@ COUNTS = text("""
         (SELECT count(*) FROM gaps WHERE NOT is_open) AS mended,
         (SELECT count(*) FROM payouts WHERE verdict = 'differs') AS differing,
         (SELECT count(*) FROM payouts WHERE verdict = 'agrees') AS agreeing,
-        (SELECT extract(epoch FROM max(until)) FROM reconcile_runs WHERE ended_at IS NOT NULL)
-            AS reconciled_until
+        -- Of the account that lags most.
+        (SELECT extract(epoch FROM min(walked)) FROM (
+            SELECT max(until) AS walked FROM reconcile_runs WHERE ended_at IS NOT NULL GROUP BY account
+        ) each) AS reconciled_until
 """)
 
 
@@ -45,7 +47,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     payouts = Gauge("farebox_payouts", "Payouts by verdict", ("verdict",), registry=registry)
     until = Gauge(
         "farebox_reconciled_until_timestamp_seconds",
-        "Up to when Stripe's lists were walked",
+        "Up to when Stripe's lists were walked, of the account that lags most",
         registry=registry,
     )
     stop = asyncio.Event()
