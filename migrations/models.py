@@ -1,5 +1,7 @@
 """Every model there is, as one metadata: what the migrations must arrive at."""
 
+from functools import cache
+
 from sqlalchemy import MetaData
 from sqlalchemy.orm import relationship
 
@@ -41,6 +43,7 @@ def _relate() -> None:
     User.__mapper__.add_property("payment_intents", payment_intents)
 
 
+@cache
 def target_metadata() -> MetaData:
     """Models with a schema as they are; those of `shared` once for each service."""
     target = MetaData(naming_convention=NAMING)

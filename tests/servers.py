@@ -226,7 +226,8 @@ def plain_url(url: URL) -> str:
 
 
 def create_database(admin_url: str, name: str, template: str) -> None:
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    """Copied as files, which is a third of the work of writing it into the log page by page, and so is its end."""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
     with psycopg.connect(admin_url, autocommit=True) as admin:
         admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
 

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
+from sqlalchemy import Engine, event
 
 from migrations.guard import compare, snapshot, validate
 from migrations.guard.drift import drift
@@ -39,6 +40,21 @@ def test_drift_reads_the_tables_that_the_models_name_and_counts_the_others(
         *(f"remove table public.{name}" for name in ("t0", "t1", "t10", "t11", "t12")),
         f"… and {MANY - 5} more tables",
     ]
+
+
+def test_the_models_are_compared_in_some_dozens_of_queries(database: Database) -> None:
+    asked: list[object] = []
+
+    def note(*told: object) -> None:
+        asked.append(told)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert drift(database.url) == []
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    # Of eight kinds for each schema, and some more; of each table it would be ten times as many.
+    assert 0 < len(asked) < 100
 
 
 LOCKS = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'relation'"

@@ -70,11 +70,11 @@ def test_what_was_changed_by_hand_is_named_before_the_backup(
         subject = Subject(connection, chain, ("003",), chain.upgrade(("003",)), tmp_path)
         # What is still to come is no drift.
         assert preflight(subject) == []
-        connection.execute("ALTER TABLE loyalty.loyalty_accounts DROP COLUMN tier CASCADE")
+        connection.execute("ALTER TABLE loyalty.loyalty_accounts DROP COLUMN opened_at CASCADE")
         connection.execute("CREATE TABLE public.somebody_elses (id int)")
         [problem] = preflight(subject)
     assert (problem.check, problem.severity) == ("drift", "refusal")
-    assert problem.cause.endswith("add column loyalty, loyalty_accounts, tier")
+    assert problem.cause.endswith("add column loyalty, loyalty_accounts, opened_at")
 
 
 def test_drift_behind_a_schema_change_is_left_to_the_rehearsal(

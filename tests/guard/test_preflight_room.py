@@ -125,7 +125,10 @@ def test_another_dump_is_named_with_how_to_end_it(
     """A real one, held by a lock; ours on another machine are named like this."""
     program = find_tools(server_major(watcher)).pg_dump
     with psycopg.connect(migrated.url) as blocker:
-        blocker.execute("LOCK TABLE public.users IN ACCESS EXCLUSIVE MODE")
+        # Of no model, so that no other check waits for it.
+        blocker.execute("CREATE TABLE public.held ()")
+        blocker.commit()
+        blocker.execute("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
         environment = {**os.environ, "PGAPPNAME": application}
         command = [str(program), f"--dbname={migrated.url}", f"--file={tmp_path / 'dump'}"]
         with subprocess.Popen(command, env=environment) as dump:
