@@ -81,7 +81,7 @@ async def test_versions_follow_each_other_without_gap_or_overlap(
 ) -> None:
     async def publish(days: int | None) -> httpx.Response:
         at = {} if days is None else {"effective_from": str(clock.now + timedelta(days=days))}
-        version, digest = await api.approved(CONFIG | at)
+        version, digest = await api.approved({**CONFIG, **at})
         order = {"hash": digest, "reason": "x"}
         return await api.ask("POST", f"/drafts/{version}/publish", order)
 

@@ -7,18 +7,14 @@ from sqlalchemy.exc import ProgrammingError
 
 from services.pricing.costs import Why
 from services.pricing.drafts import ConfigDraft
+from services.pricing.life import approve_unseen, create_draft
 from services.pricing.rollout import run_once
 from services.pricing.subscriptions import Delivery, Order, create_subscription
-from services.pricing.versions import (
-    AlreadyPublished,
-    Publication,
-    create_draft,
-    publish_version,
-)
+from services.pricing.versions import AlreadyPublished, publish_version
 from shared.db import Sessions
 from shared.events import BoxLine, ConfigPublished
 from shared.trace import Cause
-from tests.pricing.conftest import CONFIG, Customer, Shop, Ticking, publish_config
+from tests.pricing.conftest import CONFIG, Customer, Shop, Ticking, decision, publish_config
 
 # Long enough for a publication that does not wait to be over.
 HOLDS_SECONDS = 0.5
@@ -52,12 +48,15 @@ async def test_a_draft_published_twice_at_once_is_published_once(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
     async with sessions.begin() as session:
-        draft = await create_draft(session, ConfigDraft.model_validate(CONFIG), "ada", clock.now)
+        author = decision("ada", clock.now)
+        draft = await create_draft(session, ConfigDraft.model_validate(CONFIG), author)
+        digest = await approve_unseen(session, draft, decision("grace", clock.now))
 
     async def publish(name: str) -> str:
-        publication = Publication("now", name, None, clock.now, Cause(f"request:{name}"))
         async with sessions.begin() as session:
-            return (await publish_version(session, draft.version, publication)).published_by or ""
+            publisher = decision(name, clock.now)
+            found = await publish_version(session, draft.version, digest, publisher)
+            return found.published_by or ""
 
     first, second = await asyncio.gather(publish("ada"), publish("bob"), return_exceptions=True)
     outcomes = {type(first), type(second)}
@@ -73,8 +72,9 @@ async def test_the_database_itself_refuses_two_versions_in_force_at_once(
     with pytest.raises(ExclusionViolationError, match="ex_pricing_configs_in_force"):
         await shop.storefront.execute(
             "INSERT INTO pricing.pricing_configs (status, admin_percentage, delivery_cost_minor, tax_rates,"
-            " created_by, reason, published_by, published_at, effective_from)"
-            " VALUES ($1, 10, '{}', '{}', 'x', 'x', 'x', now(), $2)",
+            " created_by, authors, approved_by, approved_at, approved_hash, preview_hash, reason,"
+            " published_by, published_at, effective_from)"
+            " VALUES ($1, 10, '{}', '{}', 'x', '{x}', 'y', now(), '', '', 'x', 'x', now(), $2)",
             *(status, clock.pass_(days=1)),
         )
 
