@@ -21,6 +21,8 @@ from shared.settings import Settings
 from shared.trace import child_of
 
 PATH = "/webhooks/stripe"
+# Typed into Stripe's dashboard with a slash behind it, it is meant all the same.
+PATHS = frozenset((PATH, f"{PATH}/"))
 # Stripe's largest events are some 100 kB; whatever is larger than this is none.
 MAX_BODY_BYTES = 1_048_576
 
@@ -66,6 +68,8 @@ class Webhook:
             response = problem(error.status, error.slug, error.title, error.detail)
             if isinstance(error, Unavailable):
                 response.headers["Retry-After"] = "1"
+            if isinstance(error, MethodNotAllowed):
+                response.headers["Allow"] = "POST"
             await response(scope, receive, send)
         else:
             self._stored.inc()
@@ -95,7 +99,7 @@ class StripeDoor:
         self._webhook = webhook
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == PATH:
+        if scope["type"] == "http" and scope["path"] in PATHS:
             await self._webhook(scope, receive, send)
         else:
             await self.app(scope, receive, send)

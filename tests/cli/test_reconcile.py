@@ -79,3 +79,12 @@ def test_since_is_an_age_or_a_time(text: str, moment: datetime) -> None:
 def test_what_is_neither_is_refused(text: str) -> None:
     with pytest.raises(UsageFault):
         moment_of(text, NOW)
+
+
+def test_a_key_that_stripe_refuses_is_said_at_once(
+    farebox: Farebox, sandbox: RunningSandbox
+) -> None:
+    sandbox.control("POST", "outage", {"status": 401, "count": 1})
+    refused = farebox("payments", "reconcile", "--since", "1h")
+    assert refused.code == 2
+    assert "STRIPE_API_KEY does not open this: Stripe: " in refused.err

@@ -155,3 +155,18 @@ def test_a_state_needs_something_that_says_what_the_payment_is() -> None:
 def test_kinds_of_news_nobody_knows_yet_come_after_creation() -> None:
     assert type_rank("payment_intent.created") < UNKNOWN_TYPE_RANK
     assert type_rank("payment_intent.something_new") == UNKNOWN_TYPE_RANK
+
+
+def test_a_dispute_told_with_and_without_its_id_has_withdrawn_once() -> None:
+    first, second = Payout(5, 600), Payout(6, 600)
+    for one, other in ((first, second), (second, first)):
+        fold = replace(
+            told("succeeded", 5, 1_000),
+            disputes={
+                "ch_1": Dispute((5, "evt_1", "lost"), {"txn_1": one}),
+                "dp_1": Dispute((6, "evt_2", "lost"), {"txn_1": other, "txn_2": Payout(7, -100)}),
+            },
+        )
+        seen = state(fold)
+        assert seen.disputed_minor == 500
+        assert [(each.id, each.at) for each in seen.movements] == [("txn_1", 6), ("txn_2", 7)]

@@ -153,7 +153,7 @@ async def test_a_life_told_in_thin_events_alone_is_fetched(
     database: Database,
 ) -> None:
     receiver = Receiver()
-    names = ("card_success", "partial_refund", "dispute_lost", "declined", "refund_failed_after_success")  # fmt: skip
+    names = ("card_success", "partial_refund", "dispute_lost", "declined", "refund_failed_after_success", "invoiced")  # fmt: skip
     with receiver.also_at(("127.0.0.1", 0)) as port:
         endpoint = {"url": f"http://127.0.0.1:{port}/", "secrets": ["whsec_x"], "thin": True}
         sandbox.control("PUT", "endpoints", {"endpoints": [endpoint]})
@@ -168,9 +168,11 @@ async def test_a_life_told_in_thin_events_alone_is_fetched(
         hands.later(61)
         await service.ask_all(client)
     rows = await service.payments()
-    truth = sandbox.control("GET", "truth")
+    truth = sandbox.control("GET", "truth?details=true")
+    told = (*MONEY, "invoice_id")
     for each in ids:
-        assert {n: rows[each][n] for n in MONEY} == {n: truth[each][n] for n in MONEY}
+        assert {n: rows[each][n] for n in told} == {n: truth[each][n] for n in told}
+    assert rows[ids[-1]]["invoice_id"]
     fates = await service.rows("SELECT DISTINCT status FROM stripe_events WHERE id LIKE 'evt%'")
     assert {row["status"] for row in fates} <= {"applied", "ignored"}
     engine = create_engine(database.url_for("payments"), "payments")

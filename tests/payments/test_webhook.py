@@ -165,7 +165,9 @@ async def test_too_many_chunks_are_refused_before_all_have_come(
 
 
 async def test_a_get_is_told_what_the_address_is_for(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/webhooks/stripe")).status_code == 405
+    for address in ("/webhooks/stripe", "/webhooks/stripe/"):
+        answer = await client.get(address)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("kind", ["customer.created", "something.nobody.knows"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from services.payments.domain.fold import ASKED, Fold, Link, Refund, Told
+from services.payments.domain.fold import ASKED, Fold, Link, Payout, Refund, Told
 from shared.events import PaymentStatus
 
 # While in one of these, a refund's amount is gone from what was received.
@@ -211,10 +211,14 @@ def _was_gone(refund: Refund, second: int) -> bool:
 
 
 def _dispute_movements(fold: Fold) -> list[Movement]:
+    """By balance transaction: the oldest shapes name a dispute by its charge, and tell it a second time."""
+    moved: dict[str, Payout] = {}
+    for _, dispute in sorted(fold.disputes.items()):
+        for transaction_id, each in sorted(dispute.moved.items()):
+            moved[transaction_id] = max(each, moved.get(transaction_id, each))
     return [
-        Movement("dispute", transaction_id, moved.amount_minor, moved.created)
-        for _, dispute in sorted(fold.disputes.items())
-        for transaction_id, moved in sorted(dispute.moved.items())
+        Movement("dispute", transaction_id, each.amount_minor, each.created)
+        for transaction_id, each in moved.items()
     ]
 
 

@@ -22,6 +22,7 @@ ANSWER_TYPES = {
     "dispute": "farebox.dispute_retrieved",
     "review": "farebox.review_retrieved",
     "invoice": "farebox.invoice_retrieved",
+    "invoice_payment": "farebox.invoice_payment_retrieved",
     "balance_transaction": "farebox.balance_transaction_retrieved",
     "list": "farebox.list_retrieved",
 }

@@ -11,7 +11,15 @@ DISPUTES_OF = "/v1/disputes?payment_intent="
 BOOKED_FOR = "/v1/balance_transactions?source="
 # A charge is expanded with its balance transaction: only in answers to us does Stripe show the fee.
 SETTLED = "?expand[]=latest_charge.balance_transaction"
-THIN_ABOUT = ("payment_intents", "charges", "refunds", "disputes", "reviews", "invoices")
+THIN_ABOUT = (
+    "payment_intents",
+    "charges",
+    "refunds",
+    "disputes",
+    "reviews",
+    "invoices",
+    "invoice_payments",
+)
 SUBJECT = re.compile(rf"^/v1/({'|'.join(THIN_ABOUT)})/\w{{1,255}}$", re.ASCII)
 
 
@@ -31,8 +39,12 @@ class Question:
         return f"farebox_{derived_id('stripe.answer', self.subject, self.phase, self.second).hex}"
 
 
-def is_subject(path: str) -> bool:
-    return SUBJECT.match(path) is not None
+def subject_of(path: str) -> str | None:
+    """What to ask for where only the object's address is told; none where it is of no payment."""
+    kind = SUBJECT.match(path)
+    if kind is None:
+        return None
+    return invoice_subject(path.rpartition("/")[2]) if kind[1] == "invoices" else path
 
 
 def payment_subject(payment: str) -> str:

@@ -31,7 +31,7 @@ from services.payments.gateway.afterwards import (
     settled_fact,
 )
 from services.payments.gateway.envelope import THIN, Envelope, open_envelope
-from services.payments.gateway.question import Question, is_subject
+from services.payments.gateway.question import Question, subject_of
 from shared.errors import NotUnderstood
 from shared.events import PaymentStatus
 from shared.money import currency_code, from_stripe
@@ -104,7 +104,9 @@ def _understand(event: shapes.Event, content: dict[str, object]) -> StripeFact |
         case str(other) if other in LEFT_ALONE:
             return Nothing(LEFT_ALONE[other])
         case other:
-            return Nothing(f"a {other or 'nameless object'} says nothing of a payment's money")
+            return Nothing(
+                f"nothing of a payment's money is said by {other or 'a nameless object'}"
+            )
 
 
 def _parsed(body: bytes) -> dict[str, object]:
@@ -141,9 +143,10 @@ def _content(raw: dict[str, object]) -> dict[str, object]:
 
 def _thin(event: Envelope, related: object) -> Thin | Nothing:
     url = related.get("url") if isinstance(related, dict) else None
-    if isinstance(url, str) and is_subject(url):
+    subject = subject_of(url) if isinstance(url, str) else None
+    if subject is not None:
         second = int(event.created_at.timestamp())
-        return Thin(Question(url, 0, second, event.livemode, event.account))
+        return Thin(Question(subject, 0, second, event.livemode, event.account))
     return Nothing("a thin event about nothing of a payment's money")
 
 

@@ -63,7 +63,7 @@ class ReconcileGap(Base):
     __tablename__ = "reconcile_gaps"
     __table_args__ = (
         UniqueConstraint("run_id", "subject"),
-        CheckConstraint("kind IN ('event', 'object', 'payout')", name="kind"),
+        CheckConstraint("kind IN ('event', 'object', 'payout', 'account')", name="kind"),
         Index(None, "subject"),
         SCHEMA,
     )

@@ -26,6 +26,8 @@ LOOKED_AT_AGAIN = timedelta(days=90)
 BATCH_LINES = 500
 MANUAL = "a manual payout: Stripe does not say which payments it is made of"
 CANCELED = "canceled: nothing was sent"
+# Its lines are right all the same: the money is on the balance again.
+FAILED = "; it failed: nothing has reached the bank"
 NOT_YET = "Stripe has not said yet what it is made of"
 
 UPSERT = """
@@ -35,11 +37,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status, arrival_on = excluded.arrival_on,
     amount_minor = excluded.amount_minor,
     verdict = CASE WHEN excluded.verdict = 'open' THEN p.verdict ELSE excluded.verdict END,
-    detail = CASE WHEN excluded.verdict = 'open' THEN p.detail ELSE excluded.detail END
+    detail = CASE WHEN excluded.verdict <> 'open' THEN excluded.detail
+        WHEN excluded.status = 'failed' AND p.status <> 'failed' THEN p.detail || $12
+        ELSE p.detail END
 """
 TO_CHECK = """
 SELECT id FROM payouts
-WHERE account IS NOT DISTINCT FROM $1 AND verdict IN ('open', 'differs') AND created_at > $2
+WHERE account IS NOT DISTINCT FROM $1 AND verdict IN ('open', 'differs') AND created_at >= $2
   AND checked_in IS DISTINCT FROM $3
   AND ($4::boolean IS NULL OR livemode = $4)
 ORDER BY created_at, id LIMIT 1
@@ -73,7 +77,7 @@ UPDATE payout_lines SET problem = new.problem
 FROM unnest($1::text[], $2::text[]) AS new (id, problem) WHERE payout_lines.id = new.id
 """
 ADDED_UP = """
-SELECT p.amount_minor, coalesce(sum(l.net_minor), 0)::bigint AS lines_minor, count(l.id) AS lines,
+SELECT p.status, p.amount_minor, coalesce(sum(l.net_minor), 0)::bigint AS lines_minor, count(l.id) AS lines,
     count(DISTINCT l.stripe_payment_id) AS payments, count(l.problem) AS problems,
     min(l.id || ': ' || l.problem) AS such_as,
     bool_and(l.currency = p.currency) AS is_one_currency
@@ -161,13 +165,14 @@ async def _note(connection: asyncpg.Connection, payout: PaidOut, account: str | 
         payout.created_at,
         verdict,
         detail,
+        FAILED,
     )
 
 
 async def _take_up(walker: Walker, run: Run) -> Cursor | None:
     """The next payout that is not settled, asked for again: it may have been itemised meanwhile."""
     async with walker.pool.acquire() as connection:
-        since = run.until - LOOKED_AT_AGAIN
+        since = min(run.objects_since, run.until - LOOKED_AT_AGAIN)
         payout: str | None = await connection.fetchval(
             TO_CHECK, run.account, since, run.id, walker.livemode
         )
@@ -255,4 +260,5 @@ def _verdict(found: asyncpg.Record) -> tuple[str, str]:
         reasons.append(f"{found['problems']} lines differ, such as {found['such_as']}")
     if reasons:
         return "differs", "; ".join(reasons)
-    return "agrees", f"{found['lines']} lines of {found['payments']} payments"
+    failed = FAILED if found["status"] == "failed" else ""
+    return "agrees", f"{found['lines']} lines of {found['payments']} payments{failed}"

@@ -21,7 +21,7 @@ BACKOFF = (
     timedelta(minutes=10),
 )
 
-FIELDS = "id, account, since, objects_since, until, cursors::text AS cursors, failures, walk_after, started_at"
+FIELDS = "id, account, since, objects_since, until, cursors::text AS cursors, failures, last_error, walk_after, started_at"
 OPEN = f"""
 SELECT {FIELDS} FROM reconcile_runs WHERE ended_at IS NULL AND account IS NOT DISTINCT FROM $1
 """
@@ -48,6 +48,11 @@ WHERE id = $1 AND cursors = $2::jsonb AND ended_at IS NULL
 POSTPONE = """
 UPDATE reconcile_runs SET failures = failures + 1, last_error = $2, walk_after = $3
 WHERE id = $1 AND ended_at IS NULL
+"""
+# Whoever took their account back is not asked again and again: an operator is told.
+NO_ACCESS = """
+INSERT INTO reconcile_gaps (run_id, kind, subject, detail, found_at)
+VALUES ($1, 'account', '/v1/accounts/' || $2, $3, $4) ON CONFLICT (run_id, subject) DO NOTHING
 """
 WAIT = "UPDATE reconcile_runs SET walk_after = $2 WHERE id = $1 AND ended_at IS NULL"
 LAST = """
@@ -80,6 +85,7 @@ class Run:
     until: datetime
     cursor: Cursor
     failures: int
+    last_error: str | None
     walk_after: datetime | None
     started_at: datetime
 
@@ -150,6 +156,13 @@ async def postpone(
     at = now + (max(told, wait) if told else wait)
     await connection.execute(POSTPONE, run.id, why, at)
     return at
+
+
+async def give_up(connection: asyncpg.Connection, run: Run, why: str, now: datetime) -> None:
+    """End the run of an account that nobody may look at, with a gap that says so.  Raises Overtaken."""
+    async with connection.transaction():
+        await connection.execute(NO_ACCESS, run.id, run.account, why, now)
+        await end(connection, run, now)
 
 
 async def wait(connection: asyncpg.Connection, run: Run, until: datetime) -> None:

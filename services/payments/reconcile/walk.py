@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import assert_never
 
-from services.payments.gateway import StripeAway, UnknownToStripe
+from services.payments.gateway import StripeAway, StripeBarred, UnknownToStripe
 from services.payments.reconcile import runs
 from services.payments.reconcile.events import walk_events
 from services.payments.reconcile.objects import has_suspects, settle_suspects, walk_objects
@@ -12,6 +12,8 @@ from services.payments.reconcile.runs import Cursor, Overtaken, Run
 from services.payments.reconcile.walker import Walker
 from shared import log
 
+# Whoever took their access back for a day does not give it again by the hour.
+ACCESS_COMES_BACK = timedelta(days=1)
 # How soon it is looked again whether the fold has caught up.
 FOLD_WAIT = timedelta(seconds=1)
 
@@ -27,9 +29,12 @@ logger = log.get("reconcile")
 
 
 async def step(walker: Walker, run: Run) -> int:
-    """1 where the walk went on, 0 where it has to wait."""
+    """1 where the walk went on, 0 where it has to wait.  Raises StripeBarred once it is noted that it waits."""
     try:
         return await _step(walker, run)
+    except StripeBarred as barred:
+        await _note_bar(walker, run, barred)
+        raise
     except StripeAway as away:
         said = away.data.get("retry_after_seconds")
         told = timedelta(seconds=said) if isinstance(said, int) else None
@@ -50,6 +55,17 @@ async def step(walker: Walker, run: Run) -> int:
         return 1
     except Overtaken:
         return 0
+
+
+async def _note_bar(walker: Walker, run: Run, barred: StripeBarred) -> None:
+    now = walker.clock()
+    async with walker.pool.acquire() as connection:
+        if run.account is not None and now - run.started_at > ACCESS_COMES_BACK:
+            await runs.give_up(connection, run, f"no access: {barred.detail}", now)
+            logger.error("no access to a connected account", account=run.account)
+            return
+        at = await runs.postpone(connection, run, barred.detail, None, now)
+    logger.error("stripe does not listen", error=barred.detail, until=at.isoformat())
 
 
 async def _step(walker: Walker, run: Run) -> int:

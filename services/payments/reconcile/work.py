@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from services.payments import fold
-from services.payments.gateway import StripeAway
+from services.payments.gateway import StripeAway, StripeBarred
 from services.payments.reconcile import runs
 from services.payments.reconcile.report import Report, report_of
 from services.payments.reconcile.runs import Run, Window
@@ -38,13 +38,17 @@ async def run_once(walker: Walker, every: timedelta) -> int:
             run = await runs.next_run(connection, now)
         if run is None or await lease.take(connection, LEASE, walker.holder) is None:
             return 0
-    return await step(walker, run)
+    try:
+        return await step(walker, run)
+    except StripeBarred:
+        return 0  # it is noted, and tried again: somebody may put the key right
 
 
 async def reconcile(walker: Walker, since: datetime | None, account: str | None = None) -> Report:
     """Walk all lists to their end, folding in between; a run that is open and covers `since` is the one.
 
-    Raises StripeAway where Stripe does not answer: the run stays open and goes on with the next call or by schedule.
+    Raises StripeAway where Stripe does not answer, StripeBarred at once where it does not listen: the run stays open
+    and goes on with the next call or by schedule.
     """
     while True:
         async with walker.pool.acquire() as connection:
@@ -68,7 +72,8 @@ async def _walk_to_end(walker: Walker, run: Run) -> None:
         waits = current.walk_after is not None and current.walk_after > now
         if waits and current.failures >= MOST_FAILURES:
             raise StripeAway(
-                f"Stripe did not answer {current.failures} times; the run goes on from here next time"
+                f"Stripe did not answer {current.failures} times, last: {current.last_error};"
+                " the run goes on from here next time"
             )
         if waits or not await _take_step(walker, current):
             await _let_fold(walker)

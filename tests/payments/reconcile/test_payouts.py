@@ -208,3 +208,32 @@ async def test_gaps_that_stay_and_payouts_that_differ_are_counted(
         "SELECT extract(epoch FROM until) AS until FROM reconcile_runs"
     )
     assert until == float(str(run["until"]))
+
+
+async def test_a_payout_of_long_ago_is_taken_apart_where_the_walk_reaches_so_far(
+    stripe: Stripe,
+) -> None:
+    lived(stripe, "card_success", "partial_capture_refunded")
+    await stripe.deliver(stripe.events())
+    payout = pay_out(stripe)
+    itemise(stripe, payout)
+    stripe.sandbox.control("POST", "payouts/advance", {"payout": payout, "action": "failed"})
+    stripe.at(stripe.hands.now + timedelta(days=120))
+    await stripe.walk()
+    row = await payout_of(stripe, payout)
+    assert row["verdict"] == "agrees", row["detail"]
+    assert str(row["detail"]).endswith("it failed: nothing has reached the bank")
+
+
+async def test_a_payout_that_fails_after_it_agreed_says_so(stripe: Stripe) -> None:
+    lived(stripe, "card_success")
+    await stripe.deliver(stripe.events())
+    payout = pay_out(stripe)
+    itemise(stripe, payout)
+    await stripe.walk()
+    stripe.sandbox.control("POST", "payouts/advance", {"payout": payout, "action": "failed"})
+    for _ in range(2):
+        await stripe.walk()
+    row = await payout_of(stripe, payout)
+    assert (row["verdict"], row["status"]) == ("agrees", "failed")
+    assert row["detail"] == "1 lines of 1 payments; it failed: nothing has reached the bank"

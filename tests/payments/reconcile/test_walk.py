@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from services.payments.gateway import StripeAway
+from services.payments.gateway import StripeAway, StripeBarred
 from services.payments.gateway import listing as gateway_listing
 from services.payments.reconcile import work
 from services.payments.reconcile.runs import Cursor
@@ -244,7 +244,7 @@ async def test_a_fold_that_has_not_caught_up_is_waited_for(stripe: Stripe) -> No
 async def test_stripe_away_for_good_ends_the_command_and_leaves_the_run(stripe: Stripe) -> None:
     payments = stripe.play("card_success")
     stripe.sandbox.control("POST", "outage", {"status": 503, "count": 1_000})
-    with pytest.raises(StripeAway, match="goes on from here"):
+    with pytest.raises(StripeAway, match=r"last: Stripe: .*; the run goes on from here"):
         await stripe.walk()
     stripe.sandbox.control("POST", "outage", {"status": 503, "count": 0})
     [run] = await stripe.service.rows("SELECT * FROM reconcile_runs")
@@ -253,6 +253,35 @@ async def test_stripe_away_for_good_ends_the_command_and_leaves_the_run(stripe: 
     report = await stripe.walk()
     assert report.id == run["id"]
     await stripe.assert_true(payments)
+
+
+async def test_a_key_that_stripe_refuses_ends_the_command_at_once(stripe: Stripe) -> None:
+    stripe.sandbox.control("POST", "outage", {"status": 401, "count": 1})
+    began = stripe.hands.now
+    with pytest.raises(StripeBarred):
+        await stripe.walk()
+    assert stripe.hands.now - began < timedelta(seconds=1)
+    [run] = await stripe.service.rows("SELECT * FROM reconcile_runs")
+    assert (run["failures"], run["ended_at"]) == (1, None)
+    stripe.sandbox.control("POST", "outage", {"status": 401, "count": 1})
+    stripe.hands.later(60)
+    assert await work.run_once(stripe.walker, timedelta(minutes=60)) == 0
+    stripe.hands.later(60)
+    assert (await stripe.walk()).id == run["id"]
+
+
+async def test_an_account_that_took_its_access_back_is_told_and_left(stripe: Stripe) -> None:
+    stripe.sandbox.control("POST", "outage", {"status": 403, "count": 2})
+    with pytest.raises(StripeBarred):
+        await work.reconcile(stripe.walker, stripe.begin, "acct_gone")
+    stripe.hands.later(86_401)
+    with pytest.raises(StripeBarred):
+        await work.reconcile(stripe.walker, None, "acct_gone")
+    [run] = await stripe.service.rows("SELECT * FROM reconcile_runs")
+    assert run["ended_at"] == stripe.hands.now
+    [gap] = await stripe.service.rows("SELECT * FROM reconcile_gaps")
+    assert (gap["subject"], gap["mended_at"]) == ("/v1/accounts/acct_gone", None)
+    assert str(gap["detail"]).startswith("no access: Stripe: ")
 
 
 @pytest.mark.parametrize("garbage", ["html", "truncated", "empty", "array", "bytes"])
