@@ -47,6 +47,7 @@ class Errand(BaseModel):
     token: str
     now: datetime
     deeds: list[Deed]
+    stride: int = 1  # each lives so many awaits longer than the one before
 
 
 @dataclass
@@ -123,7 +124,8 @@ def main() -> None:
     errand = Errand.model_validate_json(sys.stdin.read())
     act = ask_web if errand.who == "web" else work_once
     lived = 0
-    for breaths, deed in enumerate(errand.deeds, 1):
+    for number, deed in enumerate(errand.deeds):
+        breaths = 1 + number * errand.stride
         child = os.fork()
         if child == 0:
             asyncio.run(act(errand, deed, Life(breaths)))
