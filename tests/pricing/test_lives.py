@@ -10,7 +10,7 @@ from tests.pricing.conftest import START, Shop, Ticking, hear_storefront, publis
 
 LONG_AGO = START - timedelta(days=3_000)
 RENEWS = START + timedelta(days=20)
-AT_RENEWAL = {"timing": {"when": "next_renewal"}}
+AT_RENEWAL: dict[str, object] = {"timing": {"when": "next_renewal"}}
 DEARER: dict[str, object] = {"admin_percentage": "20"} | AT_RENEWAL
 CALIFORNIANS: dict[str, object] = {
     "scope": {"places": ["US-CA"]},
@@ -196,7 +196,7 @@ async def test_what_was_grandfathered_until_a_day_moves_on_that_day(
 ) -> None:
     [box] = await subscribed(shop, sessions, clock)
     day = START + timedelta(days=100)
-    timing = {"timing": {"when": "grandfathered", "until": day.isoformat()}}
+    timing: dict[str, object] = {"timing": {"when": "grandfathered", "until": day.isoformat()}}
     second = await publish_config(sessions, clock.now, {"admin_percentage": "20"} | timing)
     for at, total in ((day - timedelta(seconds=1), AS_IT_WAS), (day, AT_20_PERCENT)):
         clock.now = at
