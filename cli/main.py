@@ -80,7 +80,7 @@ def main() -> None:
     # What libraries would log on their way down is in the error that climbs here.
     logging.basicConfig(handlers=[logging.NullHandler()])
     try:
-        app()
+        app(prog_name="farebox")
     except KNOWN_FAULTS as error:
         print(f"farebox: {one_line(error)}", file=sys.stderr)
         sys.exit(exit_code(error))

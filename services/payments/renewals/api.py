@@ -107,7 +107,7 @@ async def list_renewals(
     if after is not None:
         statement = statement.where(await _below(session, after))
     found = list(await session.scalars(statement.limit(limit + 1)))
-    items = [_view(each) for each in found[:limit]]
+    items = [view(each) for each in found[:limit]]
     return RenewalPage(items=items, next=items[-1].id if len(found) > limit else None)
 
 
@@ -116,7 +116,7 @@ async def show_renewal(renewal_id: UUID, session: Session) -> RenewalView:
     renewal = await session.get(Renewal, renewal_id)
     if renewal is None:
         raise NotFound(f"there is no renewal {renewal_id}", renewal_id=str(renewal_id))
-    return _view(renewal)
+    return view(renewal)
 
 
 @router.get("/customers/{user_id}/payment-method", dependencies=READS)
@@ -140,7 +140,7 @@ async def give_payment_method(
     return MethodView.model_validate(await put_method(session, user_id, method, now))
 
 
-def _view(renewal: Renewal) -> RenewalView:
+def view(renewal: Renewal) -> RenewalView:
     payment = renewal.stripe_payment_id
     stored = {c.key: getattr(renewal, c.key) for c in Renewal.__table__.columns}
     return RenewalView.model_validate(

@@ -65,12 +65,12 @@ async def _try_again(session: AsyncSession, user_id: UUID, now: datetime) -> Non
             case "due" | "past_due":
                 renewal.next_attempt_at, renewal.needs_new_method = now, False
             case "given_up":
-                await _take_up_again(session, renewal, now)
+                await take_up_again(session, renewal, now)
             case _:
                 continue  # what is asked for now is followed by what the answer says
 
 
-async def _take_up_again(session: AsyncSession, renewal: Renewal, now: datetime) -> None:
+async def take_up_again(session: AsyncSession, renewal: Renewal, now: datetime) -> None:
     """A period that still runs is charged; once it is over, the next one begins now."""
     subscription = await session.get(BillableSubscription, renewal.subscription_id)
     if subscription is None or not still_wanted(subscription, renewal):
