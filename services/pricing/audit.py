@@ -1,13 +1,15 @@
 """What must hold in pricing at any moment; read by `farebox audit`."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.pricing.composition import Layer, compose
 from services.pricing.domain import Box, Terms, cost
-from services.pricing.drafts import stored_terms
-from services.pricing.models import PricingConfig, SubscriptionCostHistory
+from services.pricing.layers import layers
+from services.pricing.models import SubscriptionCostHistory
 from shared.audit import CheckResult, currencies
 from shared.errors import FareboxError
 from shared.events import CostBreakdown
@@ -20,33 +22,35 @@ IN_FORCE = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(version::text) FILTER (WHERE wrong)
     FROM (
         SELECT version,
-            effective_to IS DISTINCT FROM lead(effective_from) OVER (ORDER BY effective_from)
-                OR status = 'active' AND count(*) FILTER (WHERE status = 'active') OVER () > 1 AS wrong
+            effective_to IS DISTINCT FROM lead(effective_from) OVER of_scope
+                OR status = 'active'
+                    AND count(*) FILTER (WHERE status = 'active') OVER (PARTITION BY scope_id) > 1 AS wrong
         FROM pricing_configs WHERE status IN ('scheduled', 'active', 'retired')
+        WINDOW of_scope AS (PARTITION BY scope_id ORDER BY effective_from)
     ) v
 """)
+# Another composition for the same cents is noted on the row, without a line.
 CHAIN = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(subscription_id::text) FILTER (WHERE wrong)
     FROM (
-        SELECT subscription_id, old_breakdown IS DISTINCT FROM lag(new_breakdown)
-            OVER (PARTITION BY subscription_id ORDER BY id) AS wrong
+        SELECT subscription_id, old_breakdown - 'price_versions' IS DISTINCT FROM lag(new_breakdown)
+            OVER (PARTITION BY subscription_id ORDER BY id) - 'price_versions' AS wrong
         FROM subscription_cost_history
     ) h
 """)
-# A line whose writer began before its version's end was known may lie behind it, by no more than a request lasts
-# and clocks differ.
+# No upper bound: who waits for his renewal or keeps his price is priced by a version that another has replaced.
 WINDOWS = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
     FROM (
-        SELECT h.id, v.effective_from IS NULL OR h.effective_at < v.effective_from
-            OR h.effective_at > v.effective_to + interval '60 s' AS wrong
+        SELECT h.id, v.effective_from IS NULL OR h.effective_at < v.effective_from AS wrong
         FROM subscription_cost_history h JOIN pricing_configs v ON v.version = h.price_version
     ) w
 """)
 PRESENT = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
-        SELECT s.id, s.cost_breakdown IS DISTINCT FROM h.new_breakdown
+        SELECT s.id,
+            s.cost_breakdown - 'price_versions' IS DISTINCT FROM h.new_breakdown - 'price_versions'
             OR s.total_minor IS DISTINCT FROM h.new_total_minor
             OR s.tax_minor IS DISTINCT FROM (h.new_breakdown ->> 'tax_minor')::bigint AS wrong
         FROM public.subscriptions s LEFT JOIN (
@@ -55,34 +59,68 @@ PRESENT = text("""
         ) h ON h.subscription_id = s.id
     ) p
 """)
+# Finished: everybody on the list has an outcome, and whoever was not moved has a reason.
 ROLLOUTS = text("""
     SELECT coalesce(sum(listed), 0), count(*) FILTER (WHERE wrong),
         min(price_version::text) FILTER (WHERE wrong)
     FROM (
         SELECT price_version, count(i.subscription_id) AS listed,
-            r.status = 'done' AND count(i.subscription_id) <> count(i.outcome)
-                OR r.status = 'listing' AND count(i.outcome) > 0 AND c.status = 'active' AS wrong
-        FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
-        LEFT JOIN rollout_items i USING (price_version)
-        GROUP BY price_version, r.status, c.status
+            r.finished_at IS NOT NULL AND count(i.subscription_id) <> count(i.outcome)
+                OR r.status = 'done' AND r.finished_at IS NULL
+                OR bool_or(i.outcome IN ('excluded', 'deferred', 'failed')
+                    AND i.code IS NULL AND i.detail IS NULL)
+                OR r.drifted < count(*) FILTER (WHERE i.code = 'changed')
+                OR r.status IN ('listing', 'running') AND r.drifted > r.drift_limit AS wrong
+        FROM rollouts r LEFT JOIN rollout_items i USING (price_version)
+        GROUP BY price_version, r.status, r.finished_at, r.drifted, r.drift_limit
     ) r
 """)
-# After the active version's rollout, whoever is priced by an older one was left out for a stated reason.
+# Held to what was approved: everybody in the preview is on the list, and whom the rollout moved got those cents.
+HELD = text("""
+    SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
+    FROM (
+        SELECT p.subscription_id AS id, i.subscription_id IS NULL
+            OR i.outcome = 'moved' AND coalesce(i.code, '') <> 'accepted'
+                AND p.new_total_minor IS DISTINCT FROM h.new_total_minor AS wrong
+        FROM rollouts r
+        JOIN pricing_configs c ON c.version = r.price_version
+        JOIN previews v ON v.id = r.preview_id
+        JOIN preview_items p ON p.preview_id = v.id
+        LEFT JOIN rollout_items i
+            ON i.price_version = r.price_version AND i.subscription_id = p.subscription_id
+        LEFT JOIN outbox o ON o.type = 'pricing.config_published'
+            AND (o.payload ->> 'price_version')::int = r.price_version
+            AND coalesce(o.payload ->> 'withdrawn', 'false') = 'false'
+        LEFT JOIN LATERAL (
+            SELECT new_total_minor FROM subscription_cost_history h
+            WHERE h.subscription_id = p.subscription_id AND h.price_version = r.price_version
+                AND h.cause_id = o.id::text
+            ORDER BY h.id DESC LIMIT 1
+        ) h ON true
+        WHERE r.status = 'done' AND o.id IS NOT NULL
+        UNION ALL
+        SELECT NULL, v.hash IS DISTINCT FROM c.approved_hash
+        FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
+        JOIN previews v ON v.id = r.preview_id
+    ) held
+""")
+# After the rollout of the version for everything, whoever is not priced by it was left out for a stated reason.
 FORGOTTEN = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
-        SELECT s.id, v.effective_from < active.effective_from
-            AND coalesce(i.outcome NOT IN ('excluded', 'failed'), true) AS wrong
+        SELECT s.id, NOT coalesce(s.cost_breakdown -> 'price_versions' @> to_jsonb(active.version),
+                s.price_version = active.version)
+            AND (i.outcome IS NULL OR i.outcome IN ('moved', 'kept')
+                AND coalesce(i.code, i.detail, 'same_cents') = 'same_cents') AS wrong
         FROM public.subscriptions s
-        JOIN pricing_configs v ON v.version = s.price_version
         CROSS JOIN (
             SELECT c.version, c.effective_from FROM pricing_configs c
             JOIN rollouts r ON r.price_version = c.version
-            WHERE c.status = 'active' AND r.status = 'done'
+            WHERE c.status = 'active' AND c.scope_id = 1 AND r.status = 'done'
         ) active
         LEFT JOIN rollout_items i
             ON i.price_version = active.version AND i.subscription_id = s.id
-        WHERE s.status <> 'canceled'
+        WHERE s.status <> 'canceled' AND s.price_version IS NOT NULL
     ) f
 """)
 REVISIONS = text("""
@@ -96,7 +134,8 @@ REVISIONS = text("""
                 max((payload ->> 'revision')::bigint) AS newest,
                 count(DISTINCT (payload ->> 'revision')::bigint) AS revisions,
                 count(headers ->> 'ce_causationid') AS caused
-            FROM outbox WHERE aggregatetype = 'pricing' GROUP BY 1
+            FROM outbox
+            WHERE type IN ('pricing.subscription_changed', 'pricing.subscription_cost_changed') GROUP BY 1
         ) o ON o.id = r.subscription_id::text
     ) compared
 """)
@@ -121,11 +160,16 @@ CURRENCIES = text("""
 """)
 
 CHECKS = (
-    ("S6", IN_FORCE, "versions: one in force at any instant, each ends where the next begins"),
+    (
+        "S6",
+        IN_FORCE,
+        "versions: one of a scope in force at any instant, each ends where the next begins",
+    ),
     ("S6", CHAIN, "cost lines: each starts from the cost before it"),
-    ("S6", WINDOWS, "cost lines: in effect while their version is in force"),
+    ("S6", WINDOWS, "cost lines: in effect since their version is in force, or later"),
     ("S6", PRESENT, "subscriptions: cost as the newest line says"),
     ("S7", ROLLOUTS, "rollouts: moved + kept + excluded + deferred + failed = listed"),
+    ("S7", HELD, "rollouts: everybody of the approved preview, and its cents"),
     ("S7", FORGOTTEN, "subscriptions: none left at an older version without a reason"),
     ("S2", REVISIONS, "subscriptions: revisions of their facts are contiguous"),
     ("S2", FACTS, "cost lines: each has exactly one subscription_cost_changed"),
@@ -146,17 +190,12 @@ async def _check(session: AsyncSession, id_: str, query: TextClause, what: str) 
 
 
 async def _recomputed(session: AsyncSession) -> CheckResult:
-    """S6: every cost line, computed again from the inputs and the version it names."""
-    terms = {
-        config.version: stored_terms(
-            config.admin_percentage, config.delivery_cost_minor, config.tax_rates
-        )
-        for config in await session.scalars(select(PricingConfig))
-    }
+    """S6: every cost line, computed again from the inputs and the versions it names."""
+    known = Composed((await layers(session)).all)
     counted, wrong = 0, list[str]()
     async for lines in _pages(session):
         counted += len(lines)
-        wrong += [found for line in lines if (found := fault_of(line, terms[line.price_version]))]
+        wrong += [found for line in lines if (found := fault_of(line, known))]
     fine = "pricing cost lines: recomputed from what they name, to the cent"
     return CheckResult("S6", not wrong, counted, _shown(wrong) or fine)
 
@@ -174,18 +213,28 @@ async def _pages(session: AsyncSession) -> AsyncIterator[Sequence[SubscriptionCo
         session.expunge_all()
 
 
-def fault_of(line: SubscriptionCostHistory, terms: Terms) -> str | None:
+@dataclass
+class Composed:
+    """What versions amount to together, computed once for each composition."""
+
+    layers: Mapping[int, Layer]
+    terms: dict[tuple[int, ...], Terms] = field(default_factory=dict)
+
+    def of(self, numbers: tuple[int, ...]) -> Terms:
+        """Raises KeyError for a version there is not, and what `compose` raises."""
+        if numbers not in self.terms:
+            self.terms[numbers] = compose([self.layers[number] for number in numbers])
+        return self.terms[numbers]
+
+
+def fault_of(line: SubscriptionCostHistory, known: Composed) -> str | None:
     """What is wrong with a line of the cost history, or None."""
     try:
         said = CostBreakdown.model_validate(line.new_breakdown)
-        box = Box(
-            said.currency,
-            said.variants,
-            said.delivery_type,
-            said.place,
-            said.loyalty_discount_minor,
-        )
-        again = cost(terms, box)
+        terms = known.of(said.price_versions or (line.price_version,))
+        again = _again(said, terms)
+    except KeyError as missing:
+        return f"line {line.id} names price version {missing}, which was never published"
     except (FareboxError, ValueError) as error:
         return f"line {line.id}: {error}"
     if again != said:
@@ -193,6 +242,19 @@ def fault_of(line: SubscriptionCostHistory, terms: Terms) -> str | None:
     if (line.new_total_minor, line.currency) != (said.total_minor, said.currency):
         return f"line {line.id} says {line.new_total_minor} and {said.total_minor}"
     return None
+
+
+def _again(said: CostBreakdown, terms: Terms) -> CostBreakdown:
+    box = Box(
+        *(said.currency, said.variants, said.delivery_type, said.place),
+        said.loyalty_discount_minor,
+    )
+    again = cost(terms, box, said.price_versions)
+    if said.price_versions:
+        return again
+    # Written before totals were rounded to what can be paid.
+    total = again.taxable_minor + again.tax_minor
+    return again.model_copy(update={"rounding_minor": 0, "total_minor": total})
 
 
 async def _currencies(session: AsyncSession) -> CheckResult:

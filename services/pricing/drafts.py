@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.pricing.composition import Changes
-from services.pricing.domain import Terms, plain
+from services.pricing.domain import plain
 from services.pricing.fields import (
     AmountMinor,
     CurrencyCode,
@@ -119,15 +119,6 @@ def stored_changes(
             for currency, prices in variant_prices_minor.items()
         },
     )
-
-
-def stored_terms(
-    admin_percentage: Decimal,
-    delivery_cost_minor: Mapping[str, Mapping[str, int]],
-    tax_rates: Mapping[str, str],
-) -> Terms:
-    """Terms as a row of pricing_configs keeps them; rates are stored as text."""
-    return Terms(plain(admin_percentage), delivery_cost_minor, _rates(tax_rates))
 
 
 def _rates(tax_rates: Mapping[str, str]) -> dict[str, Decimal]:

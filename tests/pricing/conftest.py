@@ -10,11 +10,18 @@ import asyncpg
 import httpx
 import pytest
 
+from services.pricing import preview
 from services.pricing.app import create_web
 from services.pricing.decisions import Decision
 from services.pricing.drafts import ConfigDraft
 from services.pricing.handlers import HANDLERS
-from services.pricing.life import approve_unseen, create_draft
+from services.pricing.life import (
+    approve,
+    approve_unseen,
+    create_draft,
+    latest_preview,
+    start_preview,
+)
 from services.pricing.versions import get_config, publish_version
 from shared.api_keys import SCOPES, create_key
 from shared.consumer import deliver
@@ -252,6 +259,25 @@ async def publish_config(
         digest = await approve_unseen(session, config, decision("grace", now))
         await publish_version(session, config.version, digest, decision("ada", now))
         return config.version
+
+
+async def publish_previewed(
+    sessions: Sessions, now: datetime, changed: Mapping[str, object] | None = None
+) -> int:
+    """The whole door: what the preview shows is what is approved and published."""
+    content = {} if changed and "scope" in changed else CONFIG
+    draft = ConfigDraft.model_validate({**content, **(changed or {})})
+    async with sessions.begin() as session:
+        version = (await create_draft(session, draft, decision("ada", now))).version
+        await start_preview(session, version, decision("ada", now))
+    while await preview.run_once(sessions, lambda: now):
+        pass
+    async with sessions.begin() as session:
+        digest = (await latest_preview(session, version)).hash
+        assert digest is not None
+        await approve(session, version, digest, decision("grace", now))
+        await publish_version(session, version, digest, decision("ada", now))
+    return version
 
 
 async def hear_storefront(shop: Shop, sessions: Sessions) -> list[Event]:
