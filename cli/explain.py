@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.arguments import AsJson
+from cli.cost_at import cost_at
 from cli.edge import UsageFault, cell, current_settings, wide_console
 from cli.trail import Section, Trails, open_trails
 
@@ -27,8 +28,24 @@ def customer(user_id: UUID, as_json: AsJson = False) -> None:
 
 
 @explain.command()
-def subscription(subscription_id: UUID, as_json: AsJson = False) -> None:
-    """What it costs since when and why, and its payments."""
+def subscription(
+    subscription_id: UUID,
+    at: Annotated[
+        str | None,
+        typer.Option(help="What it cost then: a day (its end, in FAREBOX_TIME_ZONE) or a time."),
+    ] = None,
+    as_known_at: Annotated[
+        str | None, typer.Option(help="With --at: as it was known on that day or at that time.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What it costs since when and why, and its payments; with --at, each component of one cost."""
+    if at is not None:
+        found = asyncio.run(cost_at(current_settings(), subscription_id, at, as_known_at))
+        show_sections(found, as_json)
+        return
+    if as_known_at is not None:
+        raise UsageFault("--as-known-at goes with --at")
     tell(lambda trails: trails.subscription(subscription_id), as_json)
 
 
@@ -44,7 +61,10 @@ def payment(
 
 
 def tell(ask: Ask, as_json: bool) -> None:
-    sections = asyncio.run(_ask(ask))
+    show_sections(asyncio.run(_ask(ask)), as_json)
+
+
+def show_sections(sections: Sequence[Section], as_json: bool) -> None:
     if as_json:
         found = {section.title: section.rows for section in sections}
         print(json.dumps(found, default=str))

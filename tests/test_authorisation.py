@@ -50,6 +50,7 @@ ALLOWED = {
     "subscriptions:read": {
         *("GET /subscriptions", "GET /subscriptions/{subscription_id}"),
         "GET /subscriptions/{subscription_id}/history",
+        "GET /subscriptions/{subscription_id}/cost",
     },
     "subscriptions:write": {
         *("POST /subscriptions", "PUT /subscriptions/{subscription_id}/variants"),

@@ -40,7 +40,7 @@ updated AS (
         changed_by, cause_id, recorded_at, line_hash)
     OVERRIDING SYSTEM VALUE
     SELECT line, id, user_id, CAST(:version AS integer), kind, currency, old, new, old_total, total, effective_at, CAST(:reason AS text),
-        CAST(:changed_by AS text), CAST(:cause AS text), CAST(:now AS timestamptz), line_hash
+        CAST(:changed_by AS text), CAST(:cause AS text), now(), line_hash
     FROM moved ORDER BY id
 ), revised AS (
     INSERT INTO subscription_revisions AS r (subscription_id, revision, head)
@@ -96,8 +96,7 @@ WITH {priced(shape)}, rulings AS (
     FROM (SELECT * FROM ruled WHERE outcome = 'moved' ORDER BY id) r
 ), moved AS MATERIALIZED (
     SELECT *, cost_line_hash(head, id, user_id, CAST(:version AS integer), kind, effective_at, new,
-            CAST(:reason AS text), CAST(:changed_by AS text), CAST(:cause AS text),
-            CAST(:now AS timestamptz)) AS line_hash,
+            CAST(:reason AS text), CAST(:changed_by AS text), CAST(:cause AS text), now()) AS line_hash,
         md5(concat('pricing.subscription_cost_changed:', id, ':', revision)) AS event
     FROM numbered
 ),{effects}

@@ -2,11 +2,15 @@
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
+from services.pricing.domain import Box, Terms, cost
+from shared.events import VariantLine
 from tests.cli.conftest import Farebox
 from tests.conftest import Database
 from tests.migrations import storefront
@@ -121,3 +125,74 @@ def test_nobody_knows_them_is_said(farebox: Farebox, arguments: tuple[str, ...],
     outcome = farebox("explain", *arguments)
     assert outcome.code == code
     assert outcome.err
+
+
+TERMS = Terms(Decimal(10), {"USD": {"standard": 500}}, {"US-CA": Decimal("0.0725")})
+LINES = (VariantLine(variant_id=UUID(int=1), quantity=2, unit_price_minor=1_000),)
+
+
+@pytest.fixture
+def priced(database: Database) -> UUID:
+    """A subscription whose cost was noted at NOW."""
+    breakdown = cost(TERMS, Box("USD", LINES, "standard", "US-CA", 100), (1,))
+    with psycopg.connect(database.url) as connection:
+        user = storefront.add_customer(connection)
+        subscription: UUID = storefront.add_subscription(connection, user)
+        connection.execute(
+            "INSERT INTO pricing.pricing_configs (status, admin_percentage, delivery_cost_minor,"
+            " tax_rates, created_by, authors, reason, published_by, published_at, effective_from,"
+            " approved_by, approved_at, approved_hash, preview_hash) VALUES ('active', 10, %s, %s,"
+            " 'ada', '{ada}', 'first prices', 'ada', %s, %s, 'grace', %s, 'h', 'h')",
+            (
+                *(Jsonb({"USD": {"standard": 500}}), Jsonb({"US-CA": "0.0725"})),
+                *(NOW, NOW, NOW),
+            ),
+        )
+        connection.execute(
+            "INSERT INTO pricing.subscription_cost_history (subscription_id, user_id, price_version,"
+            " kind, currency, new_breakdown, new_total_minor, effective_at, reason, changed_by,"
+            " cause_id, recorded_at) VALUES (%s, %s, 1, 'created', 'USD', %s, %s, %s, 'first',"
+            " 'storefront', 'storefront:7', %s)",
+            (
+                *(subscription, user, Jsonb(breakdown.model_dump(mode="json"))),
+                *(breakdown.total_minor, NOW, NOW),
+            ),
+        )
+    return subscription
+
+
+def test_a_days_cost_is_taken_apart(farebox: Farebox, priced: UUID) -> None:
+    asked = ("explain", "subscription", str(priced), "--at", "2026-01-31")
+    told = json.loads(farebox(*asked, "--json").out)
+    [whole] = told["cost"]
+    assert (whole["total"], whole["recomputed"]) == ("27.88 USD", "the same cents")
+    parts = {
+        part["component"]: (part["amount"], part["price version"]) for part in told["components"]
+    }
+    assert parts == {
+        "variant": ("20.00 USD", None),
+        "fee": ("2.00 USD", 1),
+        "delivery": ("5.00 USD", 1),
+        "discount": ("-1.00 USD", None),
+        "tax": ("1.88 USD", 1),
+        "total": ("27.88 USD", 1),
+    }
+    shown = farebox(*asked)
+    assert (shown.code, "27.88 USD" in shown.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--at", "2026-01-30"), 1, "no cost"),
+        (("--at", "2026-02-01", "--as-known-at", "2026-01-30"), 1, "no cost"),
+        (("--at", "yesterday"), 2, "write a day such as"),
+        (("--at", "2026-13-01"), 2, "write a day such as"),
+        (("--as-known-at", "2026-01-30"), 2, "goes with --at"),
+    ],
+)
+def test_a_day_without_a_cost_and_what_is_no_day_are_said(
+    farebox: Farebox, priced: UUID, options: tuple[str, ...], code: int, says: str
+) -> None:
+    outcome = farebox("explain", "subscription", str(priced), *options)
+    assert (outcome.code, says in outcome.err) == (code, True), outcome.err

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from services.pricing.api import configs, drafts, notices, quotes, rollouts, subscriptions
+from services.pricing.api import configs, costs, drafts, notices, quotes, rollouts, subscriptions
 from services.pricing.api.shapes import PROBLEMS
 
 router = APIRouter(responses=PROBLEMS)
@@ -12,3 +12,4 @@ router.include_router(rollouts.router)
 router.include_router(notices.router)
 router.include_router(quotes.router)
 router.include_router(subscriptions.router)
+router.include_router(costs.router)
