@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import psycopg
 import pytest
@@ -19,6 +18,7 @@ from tests.conftest import Database
 from tests.guard.test_backup_faults import dumps, until
 from tests.guard.test_restore import related
 from tests.migrations.storefront import fill
+from tests.migrations.typed import typed
 from tests.servers import drop_database, url_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -57,17 +57,13 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def utils(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Utils:
-    """As `run`, without the second that Python takes to start."""
+    """As `run`, without a process."""
     folder.mkdir(exist_ok=True)
 
     def say(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        capsys.readouterr()
-        alone = {"PATH": os.environ["PATH"]}
-        with monkeypatch.context() as own, mock.patch.dict(os.environ, alone, clear=True):
+        with monkeypatch.context() as own:
             own.chdir(folder)
-            code = runbook.main(arguments)
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+            return typed(runbook.main, arguments, {}, capsys)
 
     return say
 

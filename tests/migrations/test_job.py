@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from migrations import after
 from migrations.faults import CannotReach
 from migrations.guard.exits import ExitCode
+from migrations.job import main
 from migrations.run_lock import LOCK_KEY
 from shared.events import TOPICS
 from shared.schema import OLDER_REVISIONS, WANTED_REVISION
@@ -28,8 +29,10 @@ from shared.settings import Settings
 from shared.topics import topic_name
 from tests.conftest import Database, delete_topics
 from tests.migrations.conftest import ROOT, upgrade
+from tests.migrations.typed import typed
 
 SECRET = "s3cret-and-long"
+Job = Callable[..., "subprocess.CompletedProcess[str]"]
 FOLDERS: dict[str, str] = {}
 
 
@@ -51,13 +54,25 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     )
 
 
+@pytest.fixture
+def job(capsys: pytest.CaptureFixture[str]) -> Job:
+    """As `run`, without a process."""
+
+    def say(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return typed(main, arguments, {"COLUMNS": "200"} | FOLDERS | environment, capsys)
+
+    return say
+
+
 def revision(url: str) -> object:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT version_num FROM public.alembic_version").fetchone()
     return row[0] if row else None
 
 
-def test_it_brings_an_empty_database_to_head_and_may_be_run_again(fresh: Database) -> None:
+def test_it_brings_an_empty_database_to_head_and_may_be_run_again(
+    fresh: Database, job: Job
+) -> None:
     first = run("--database-url", fresh.url)
     assert first.returncode == 0, first.stderr
     assert revision(fresh.url) == WANTED_REVISION
@@ -66,7 +81,7 @@ def test_it_brings_an_empty_database_to_head_and_may_be_run_again(fresh: Databas
     assert "remove old backups: migrate prune --keep 3" in " ".join(first.stderr.split())
     again = run("--database-url", fresh.url)
     assert again.returncode == 0
-    detailed = run("--database-url", fresh.url, "--detailed-exit-code")
+    detailed = job("--database-url", fresh.url, "--detailed-exit-code")
     assert detailed.returncode == ExitCode.NOTHING_TO_DO
     assert "already" in again.stderr
     assert "next: deploy" not in again.stderr
@@ -75,8 +90,10 @@ def test_it_brings_an_empty_database_to_head_and_may_be_run_again(fresh: Databas
     assert found == (1,)
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(empty_database: Database) -> None:
-    said = run("--database-url", empty_database.url, "--dry-run")
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(
+    empty_database: Database, job: Job
+) -> None:
+    said = job("--database-url", empty_database.url, "--dry-run")
     assert said.returncode == 0
     assert "would run d6d022bcff3b merge search and inventory heads" in said.stderr
     assert f"would run {WANTED_REVISION}" in said.stderr
@@ -137,11 +154,11 @@ def own_role(database: Database) -> Iterator[str]:
 
 
 def test_a_role_gets_the_password_its_url_carries_and_nobody_sees_it(
-    database: Database, own_role: str
+    database: Database, own_role: str, job: Job
 ) -> None:
     url = make_url(database.url).set(username=own_role, password=SECRET)
     given = url.render_as_string(hide_password=False)
-    done = run("--database-url", database.url, LOYALTY_DATABASE_URL=given)
+    done = job("--database-url", database.url, LOYALTY_DATABASE_URL=given)
     assert done.returncode == 0, done.stderr
     assert f"password of role {own_role} set" in done.stderr
     assert SECRET not in done.stderr + done.stdout
@@ -168,20 +185,20 @@ def test_a_password_never_travels_in_a_statement(database: Database, own_role: s
     assert SECRET not in row[0]
 
 
-def test_a_password_that_cannot_be_set_is_said_loudly(database: Database) -> None:
+def test_a_password_that_cannot_be_set_is_said_loudly(database: Database, job: Job) -> None:
     url = make_url(database.url).set(username="nobody_at_all", password=SECRET)
     given = url.render_as_string(hide_password=False)
-    done = run("--database-url", database.url, LOYALTY_DATABASE_URL=given)
+    done = job("--database-url", database.url, LOYALTY_DATABASE_URL=given)
     assert "WARNING: the password of role nobody_at_all was not set" in done.stderr
     assert SECRET not in done.stderr
 
 
 def test_a_second_job_names_the_first_and_leaves_with_the_retryable_code(
-    database: Database,
+    database: Database, job: Job
 ) -> None:
     with psycopg.connect(database.url, autocommit=True, application_name="first") as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
-        second = run("--database-url", database.url, "--lock-wait", "0")
+        second = job("--database-url", database.url, "--lock-wait", "0")
         assert second.returncode == 4
         assert f"process {holder.info.backend_pid} of postgres (first)" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
@@ -260,27 +277,29 @@ def until_refused(url: str) -> None:
     ids=["no url", "no scheme", "another database", "nobody listens", "bad environment"],
 )
 def test_what_is_wrong_is_one_line_and_a_code(
-    arguments: tuple[str, ...], environment: dict[str, str], code: int, said: str
+    arguments: tuple[str, ...], environment: dict[str, str], code: int, said: str, job: Job
 ) -> None:
-    done = run(*arguments, **environment)
+    done = job(*arguments, **environment)
     assert done.returncode == code
     assert said in done.stderr
     assert SECRET not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_database_that_does_not_exist_is_named(postgres_url: str) -> None:
+def test_a_database_that_does_not_exist_is_named(postgres_url: str, job: Job) -> None:
     url = make_url(postgres_url).set(database="fbx_no_such_database")
-    done = run("--database-url", url.render_as_string(hide_password=False))
+    done = job("--database-url", url.render_as_string(hide_password=False))
     assert done.returncode == 3
     assert "fbx_no_such_database" in done.stderr
 
 
-def test_a_name_in_the_way_is_told_before_anything_is_tried(empty_database: Database) -> None:
+def test_a_name_in_the_way_is_told_before_anything_is_tried(
+    empty_database: Database, job: Job
+) -> None:
     upgrade(empty_database.url, "d6d022bcff3b")
     with psycopg.connect(empty_database.url) as connection:
         connection.execute("CREATE SCHEMA loyalty")
-    done = run("--database-url", empty_database.url)
+    done = job("--database-url", empty_database.url)
     assert done.returncode == ExitCode.REFUSED_BY_PREFLIGHT
     assert 'schema "loyalty" already exists' in done.stderr
     assert revision(empty_database.url) == "d6d022bcff3b"
@@ -289,9 +308,9 @@ def test_a_name_in_the_way_is_told_before_anything_is_tried(empty_database: Data
         assert connection.execute(query).fetchone() == (0,)
 
 
-def test_a_database_newer_than_this_release_is_left_alone(database: Database) -> None:
+def test_a_database_newer_than_this_release_is_left_alone(database: Database, job: Job) -> None:
     with psycopg.connect(database.url) as connection:
         connection.execute("UPDATE public.alembic_version SET version_num = 'from_the_future'")
-    done = run("--database-url", database.url)
+    done = job("--database-url", database.url)
     assert done.returncode == ExitCode.REFUSED_BY_PREFLIGHT
     assert "from_the_future" in done.stderr
