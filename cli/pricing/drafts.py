@@ -37,15 +37,16 @@ def draft(
 
 def preview(
     version: Version,
-    follow_it: Annotated[
-        bool, typer.Option("--follow/--start", help="Wait for it, or only start it.")
-    ] = True,
+    start: Annotated[bool, typer.Option("--start", help="Only start it.")] = False,
+    again: Annotated[bool, typer.Option("--show", help="Only show the newest one.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute what it would do to every subscription; exits 1 if that fails or the draft changes meanwhile."""
+    if start and again:
+        raise UsageFault("--start and --show are two things")
     with pricing_door() as door:
-        started = door.ask("POST", f"/drafts/{version}/preview")
-        found = _followed(door, version, as_json) if follow_it else started
+        begun = {} if again else door.ask("POST", f"/drafts/{version}/preview")
+        found = begun if start else _followed(door, version, as_json)
     if as_json:
         print(json.dumps(found))
     elif found["status"] == "done":
@@ -53,7 +54,7 @@ def preview(
     else:
         detail = f": {found['detail']}" if found["detail"] else ""
         print(f"preview of price version {version} is {found['status']}{detail}")
-    if follow_it and found["status"] != "done":
+    if not start and found["status"] != "done":
         raise typer.Exit(Exit.FAILED)
 
 

@@ -35,7 +35,7 @@ def show_rollout(
 
         def step() -> str | None:
             found.update(door.ask("GET", f"/configs/{version}/rollout"))
-            waits = found["status"] == "running" and found["todo"] == found["later"]
+            waits = found["status"] == "running" and 0 < found["later"] == found["todo"]
             if not follow_it or found["status"] not in MOVING or waits:
                 return None
             done = found["listed"] - found["todo"]

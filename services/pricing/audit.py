@@ -79,13 +79,15 @@ ROLLOUTS = text("""
 HELD = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
-        SELECT p.subscription_id AS id, i.subscription_id IS NULL
+        SELECT p.subscription_id AS id,
+            i.subscription_id IS NULL AND coalesce(s.status, 'canceled') <> 'canceled'
             OR i.outcome = 'moved' AND coalesce(i.code, '') <> 'accepted'
                 AND p.new_total_minor IS DISTINCT FROM h.new_total_minor AS wrong
         FROM rollouts r
         JOIN pricing_configs c ON c.version = r.price_version
         JOIN previews v ON v.id = r.preview_id
         JOIN preview_items p ON p.preview_id = v.id
+        LEFT JOIN public.subscriptions s ON s.id = p.subscription_id
         LEFT JOIN rollout_items i
             ON i.price_version = r.price_version AND i.subscription_id = p.subscription_id
         LEFT JOIN outbox o ON o.type = 'pricing.config_published'
