@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from services.pricing.api.costs import CostView
 from services.pricing.composition import Changes, Layer, compose
 from services.pricing.domain import Box, cost
 from services.pricing.explaining import Component, components
@@ -85,24 +86,26 @@ async def test_a_day_that_is_over_is_told_alike_whatever_came_after(
     await publish_config(sessions, clock.now)
     made = await api.done("POST", "/subscriptions", customer.order())
     path = f"/subscriptions/{made['id']}/cost"
-    first = await api.done("GET", path)
+    first = CostView.model_validate(await api.done("GET", path))
     [line] = await shop.history(UUID(str(made["id"])))
     then = clock.now
     clock.pass_(days=10)
     await publish_config(sessions, clock.now, {"admin_percentage": "20"})
     await finish(sessions, clock)
 
-    assert (first["cost_history_id"], first["total_minor"]) == (line["id"], line["new_total_minor"])
-    assert first["recomputed"]
-    assert first["history_hash"] == line["line_hash"].hex()
-    assert sum(part["amount_minor"] for part in first["components"]) == first["total_minor"]
-    assert [cause["type"] for cause in first["causes"]] == [None, "pricing.config_published"]
+    assert (first.cost_history_id, first.total_minor) == (line["id"], line["new_total_minor"])
+    assert first.recomputed
+    assert first.history_hash == line["line_hash"].hex()
+    assert sum(part.amount_minor for part in first.components) == first.total_minor
+    assert [cause.type for cause in first.causes] == [None, "pricing.config_published"]
 
-    before = await api.done("GET", f"{path}?at={(then + timedelta(days=9)).isoformat()[:19]}Z")
-    assert before["components"] == first["components"]
-    now = await api.done("GET", path)
-    assert (now["price_versions"], now["recomputed"]) == ([2], True)
-    assert now["total_minor"] > first["total_minor"]
+    before = CostView.model_validate(
+        await api.done("GET", f"{path}?at={(then + timedelta(days=9)).isoformat()[:19]}Z")
+    )
+    assert before.components == first.components
+    now = CostView.model_validate(await api.done("GET", path))
+    assert (now.price_versions, now.recomputed) == ([2], True)
+    assert now.total_minor > first.total_minor
     # As it was known before the second line was written, the first was in effect today too.
     known = line["recorded_at"].isoformat().replace("+", "%2B")
     assert (await api.done("GET", f"{path}?as_known_at={known}"))["cost_history_id"] == line["id"]
