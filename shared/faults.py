@@ -23,6 +23,9 @@ def is_transient(error: BaseException) -> bool:
         case asyncpg.InterfaceError() if not isinstance(error, asyncpg.DataError):
             # The client's own word, without a code: its connection went away, or it was used wrongly.
             return "connection" in str(error)
+        case asyncpg.InternalClientError():
+            # What it says where its connection dies while a transaction ends.
+            return True
         case DBAPIError():
             return _sqlstate(error).startswith(TRANSIENT_SQLSTATES)
         case _:

@@ -95,13 +95,15 @@ async def _database_error(request: Request, error: Exception) -> Response:
 async def _unavailable(request: Request, error: Exception) -> Response:
     logger.warning("request failed for now", path=request.url.path, error=repr(error))
     response = problem(
-        503, "unavailable", "Try again later", "A part this needs is away; nothing was changed."
+        503, "unavailable", "Try again later", "A part this needs is away; send the same again."
     )
     response.headers["Retry-After"] = "1"
     return response
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
+    if is_transient(error):
+        return await _unavailable(request, error)
     logger.error("request failed", path=request.url.path, exc_info=error)
-    detail = "Nothing was changed. The log has more under this request's trace id."
+    detail = "The log has more under this request's trace id."
     return problem(500, "unexpected", "Something is wrong on our side", detail)

@@ -15,6 +15,7 @@ from shared.faults import is_transient
         (asyncpg.DataError("invalid input for query argument $1: 'connection'"), False),
         (asyncpg.ConnectionDoesNotExistError("connection was closed"), True),
         (asyncpg.UniqueViolationError("duplicate key"), False),
+        (asyncpg.InternalClientError("cannot switch to state 15; another operation (2)"), True),
     ],
 )
 def test_a_connection_that_went_away_is_waited_out(error: Exception, transient: bool) -> None:

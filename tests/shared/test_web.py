@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -53,6 +54,11 @@ async def get_now(now: Now) -> datetime:
 @router.get("/broken")
 async def get_broken() -> None:
     raise ZeroDivisionError
+
+
+@router.get("/restarting")
+async def get_restarting() -> None:
+    raise asyncpg.AdminShutdownError("terminating connection due to administrator command")
 
 
 @router.get("/secret")
@@ -142,6 +148,7 @@ async def test_a_refused_request_leaves_nothing_and_says_why(
         ("GET", "/broken", 500),
         ("GET", "/secret", 401),
         ("GET", "/readyz?only=weather", 422),
+        ("GET", "/restarting", 503),
     ],
 )
 async def test_every_error_is_a_problem(
