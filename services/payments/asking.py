@@ -85,6 +85,13 @@ WHERE q.answered_at IS NULL AND q.reason = ANY($1) AND p.anomaly IS NULL
   AND p.stripe_id = substring(q.subject FROM '[^/=]+$')
 """
 
+# The oldest first, by their key: an answer is an event by now, and of its question nobody asks after a week.
+DONE_WITH = """
+DELETE FROM stripe_questions
+WHERE answered_at < now() - interval '7 days'
+  AND id IN (SELECT id FROM stripe_questions ORDER BY id LIMIT 1000)
+"""
+
 logger = log.get("asking")
 
 
@@ -134,6 +141,7 @@ async def tidy_once(pool: asyncpg.Pool) -> int:
         released = [await connection.execute(each) for each in (RELEASE_CHARGES, RELEASE_PAYMENTS)]
         await connection.execute(FORGET, [WHOSE_PAYMENT, WHICH_PAYMENT])
         await connection.execute(RESOLVED, [CONTRADICTION, UNTOLD_REFUNDS])
+        await connection.execute(DONE_WITH)
     return sum(int(tag.rpartition(" ")[2]) for tag in released)
 
 

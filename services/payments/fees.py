@@ -41,8 +41,6 @@ WHERE (created_at, stripe_id) > ($1, $2) AND fee_minor IS NULL AND received_mino
 ORDER BY created_at, stripe_id LIMIT $4
 """
 ANSWERED = "SELECT id FROM stripe_events WHERE id = ANY($1)"
-# An answered one is an event by now; of a hundred thousand a day nobody needs the question.
-DONE_WITH = "DELETE FROM stripe_questions WHERE answered_at < $1 AND reason = $2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,6 @@ class FeeSearch:
         if now < self._rests_until:
             return 0
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(DONE_WITH, now, records.WHAT_FEE)
             room = MOST_OPEN - await connection.fetchval(OPEN, records.WHAT_FEE)
             if room <= 0:
                 return 0

@@ -73,6 +73,19 @@ class StripeEvent(Base):
     redacted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
+class StripeEventCount(Base):
+    """How many events that came in this hour became what; kept by a trigger, of all but those still received."""
+
+    __tablename__ = "stripe_event_counts"
+    __table_args__ = (SCHEMA,)
+
+    hour: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    type: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    last_received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
 class PaymentIntent(Base):
     """One payment: a pure function of the set of Stripe facts received about it."""
 
@@ -89,6 +102,19 @@ class PaymentIntent(Base):
         Index(None, "user_id"),
         Index(None, "subscription_id"),
         Index(None, "created_at"),
+        # What an operator looks at is seldom: it is found without reading every payment.
+        Index(
+            "ix_payment_intents_anomaly",
+            "created_at",
+            "id",
+            postgresql_where=text("anomaly IS NOT NULL"),
+        ),
+        Index(
+            "ix_payment_intents_unlinked",
+            "created_at",
+            "id",
+            postgresql_where=text("user_id IS NULL AND subscription_id IS NULL"),
+        ),
         SCHEMA,
     )
 

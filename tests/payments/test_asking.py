@@ -357,3 +357,14 @@ async def test_tidying_releases_what_a_lost_lease_left_waiting(
     assert await asking.tidy_once(service.pool) == 1
     await service.fold_all()
     assert await waiting(service) == []
+
+
+async def test_what_was_answered_a_week_ago_is_forgotten(service: Service) -> None:
+    await service.rows(
+        "INSERT INTO stripe_questions (subject, phase, second, livemode, reason, ask_after, answered_at)"
+        " SELECT '/v1/charges/ch_' || coalesce(days::text, 'open'), 0, 0, false, 'x', now(), now() - days * interval '1 day'"
+        " FROM unnest(ARRAY[6.9, 7.1, NULL]) AS days"
+    )
+    await asking.tidy_once(service.pool)
+    left = await service.rows("SELECT subject FROM stripe_questions ORDER BY id")
+    assert [row["subject"] for row in left] == ["/v1/charges/ch_6.9", "/v1/charges/ch_open"]
