@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from embedded.stripe_sandbox import customers, money, payments, refunds, shapes
 from embedded.stripe_sandbox.calls import Call, Handler, endpoint, fetch
-from embedded.stripe_sandbox.customers import require_customer
+from embedded.stripe_sandbox.customers import kept_for_later, require_customer
 from embedded.stripe_sandbox.errors import declined, invalid, missing
 from embedded.stripe_sandbox.finding import found, page_of
 from embedded.stripe_sandbox.ledger import Charge, Dispute, Intent, JsonObject, Refund
@@ -126,6 +126,8 @@ def _confirmed(call: Call, intent: Intent, method: str) -> JsonObject:
     payments.require_confirmable(intent)
     alone = call.form.boolean("off_session", default=False)
     alone = alone or call.form.boolean("error_on_requires_action", default=False)
+    if intent.setup_future_usage and intent.customer:
+        method = kept_for_later(call.ledger, intent.customer, method)
     accepted = attempt(call.ledger, intent, method, alone)
     shape = shapes.intent_json(intent)
     if not accepted:

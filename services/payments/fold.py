@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from services.payments import fold_records as records
+from services.payments import saved_methods
 from services.payments.fold_batch import Batch, assign, fold_payment, note_charges, understand
 from services.payments.fold_records import RawEvent, Verdict
 from services.payments.gateway import Understood
@@ -182,6 +183,7 @@ class Folder:
         news = await records.learn_charges(connection, batch.charges)
         await records.write(connection, batch.rows)
         await records.stage(connection, batch.changes)
+        await saved_methods.learn(connection, batch.learnt)
         if await records.mark(connection, batch.verdicts, batch.now) < len(batch.verdicts):
             raise Unavailable("another owner has folded some of these events")
         known = [*news, *(row.stripe_id for row in batch.rows if row.is_new)]

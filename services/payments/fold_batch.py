@@ -31,6 +31,7 @@ from services.payments.gateway import (
     refunds_subject,
     translate,
 )
+from services.payments.saved_methods import Learnt, learnt
 from shared import log
 from shared.errors import FareboxError
 from shared.events import PaymentChanged, derived_id
@@ -63,6 +64,7 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
     changes: list[tuple[PaymentChanged, Cause]] = field(default_factory=list)
     wanted: dict[tuple[str, str], Wanted] = field(default_factory=dict)
+    learnt: list[Learnt] = field(default_factory=list)
 
 
 def understand(event: RawEvent, livemode: bool | None) -> Understood | Verdict:
@@ -185,6 +187,10 @@ def _record_payment(
         last = facts[-1][0]
         cause = Cause(f"stripe:{last.id}", last.traceparent)
         batch.changes.append((announce.change(row, batch.now), cause))
+    known = stored and before and learnt(payment, stored.fold, before)
+    now_known = learnt(payment, folded, row.state)
+    if now_known is not None and now_known != known:
+        batch.learnt.append(now_known)
     question_state(batch, row, before, max(fact.created for _, fact in facts))
 
 

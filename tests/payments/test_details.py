@@ -100,6 +100,7 @@ def test_every_part_joins_alike_in_any_order_and_grouping() -> None:
         Fold(reviews={"prv_1": Review(False, 3, "rule")}),
         Fold(reviews={"prv_1": Review(True, 3, "approved"), "prv_2": Review(False, 4, "manual")}),
         Fold(invoice="in_1"),
+        Fold(saved=("cus_1", "pm_1")),
     ]
     for a, b, c in itertools.permutations(parts, 3):
         assert encode(join(a, b)) == encode(join(b, a))

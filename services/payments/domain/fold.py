@@ -154,6 +154,8 @@ class Fold:
     method: Method | None = None
     reviews: dict[str, Review] = field(default_factory=dict)
     invoice: str = ""
+    # Stripe's customer and the method that this payment saved for later; none while it has not succeeded.
+    saved: tuple[str, str] | tuple[()] = ()
     # By second: what a captured charge then said was given back in all.  No money is booked from it.
     claims: dict[str, int] = field(default_factory=dict)
     # Stripe was asked for all refunds after this second: what was claimed until then is told.
@@ -214,6 +216,7 @@ def join(a: Fold, b: Fold) -> Fold:
         method=_latest(a.method, b.method),
         reviews=_union(a.reviews, b.reviews, max),
         invoice=max(a.invoice, b.invoice),
+        saved=max(a.saved, b.saved),
         claims=_claims_after(listed, _union(a.claims, b.claims, max)),
         listed=listed,
     )

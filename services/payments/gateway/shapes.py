@@ -156,7 +156,10 @@ class PaymentIntent(Shape):
     canceled_at: Seconds | None = None
     created: Seconds
     currency: str
+    customer: Reference = None
     last_payment_error: PaymentError | None = None
+    payment_method: Reference = None
+    setup_future_usage: str | None = None
     invoice: Reference = None
     latest_charge: Charge | str | None = None
     metadata: Metadata = Field(default_factory=dict)

@@ -176,6 +176,7 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
         unsettled=parts.unsettled(charges, fees),
         method=parts.method(charges) or parts.failed_method(event, intent.last_payment_error),
         invoice=intent.invoice or "",
+        saved=_saved(intent),
         claims=parts.claims(event, charges),
     )
     named = {charge.id for charge in charges}
@@ -201,6 +202,15 @@ def _ended_at(event: shapes.Event, intent: shapes.PaymentIntent) -> tuple[int, i
         return TOLD, event.created
     paid_at = _paid_at(intent)
     return (ASKED, event.created) if paid_at is None else (BOOKED, paid_at)
+
+
+def _saved(intent: shapes.PaymentIntent) -> tuple[str, str] | tuple[()]:
+    """The customer and the method that Stripe attached to them, to be charged without them."""
+    if intent.status != "succeeded" or intent.setup_future_usage != "off_session":
+        return ()
+    if intent.customer is None or intent.payment_method is None:
+        return ()
+    return intent.customer, intent.payment_method
 
 
 def _charges(intent: shapes.PaymentIntent) -> list[shapes.Charge]:

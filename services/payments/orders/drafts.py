@@ -117,6 +117,7 @@ def _how(asked: PaymentToCreate) -> dict[str, object]:
         "capture_method": "manual" if asked.capture == "manual" else None,
         "confirm": True if asked.confirm else None,
         "off_session": True if asked.off_session else None,
+        "setup_future_usage": "off_session" if asked.save_method else None,
         "return_url": asked.return_url if asked.confirm else None,
         "description": asked.description,
     }

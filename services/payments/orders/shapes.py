@@ -44,6 +44,7 @@ class PaymentToCreate(Asked):
     """Of a subscription's period, at what it costs; or of any amount, for a user.
 
     `amount_minor` and `currency` are what the customer was shown: needed where the payment is confirmed at once.
+    `save_method`: once it is paid, the customer's renewals are charged with what it was paid with.
     """
 
     subscription_id: UUID | None = None
@@ -56,6 +57,7 @@ class PaymentToCreate(Asked):
     payment_method: Name | None = None
     confirm: StrictBool = False
     off_session: StrictBool = False
+    save_method: StrictBool = False
     return_url: Address | None = None
     description: Words | None = None
     account: Account | None = None
@@ -84,6 +86,8 @@ class PaymentToCreate(Asked):
             raise ValueError("to confirm, give a payment_method")
         if self.off_session and not self.confirm:
             raise ValueError("off_session goes with confirm")
+        if self.save_method and (self.customer is None or self.off_session):
+            raise ValueError("save_method needs a customer, who is there: not off_session")
         return self
 
 

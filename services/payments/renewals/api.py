@@ -44,12 +44,13 @@ class MethodInput(BaseModel):
 
 
 class MethodView(View):
-    """`revision` rises with every other method."""
+    """`revision` rises with every other method; `learnt_from` is the payment (`pi_…`) that it was saved by, if any."""
 
     user_id: UUID
     stripe_customer_id: str
     stripe_payment_method_id: str
     account: str | None
+    learnt_from: str | None
     revision: int
     updated_at: datetime
 

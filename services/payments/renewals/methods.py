@@ -11,6 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.payments.orders.periods import lock, order_of
 from services.payments.renewals.models import BillableSubscription, PaymentMethod, Renewal
 from services.payments.renewals.outcomes import OPEN, adopt, still_wanted
+from shared.db import Sessions
+
+# Each takes a few statements, and holds rows that the fold may want.
+BATCH_CUSTOMERS = 20
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,12 @@ async def put_method(
         "stripe_payment_method_id": method.stripe_payment_method_id,
         "account": method.account,
     }
-    statement = insert(PaymentMethod).values(user_id=user_id, updated_at=now, **values)
+    given = {**values, "updated_at": now, "learnt_from": None}
+    statement = insert(PaymentMethod).values(user_id=user_id, **given)
     put = await session.execute(
         statement.on_conflict_do_update(
             index_elements=["user_id"],
-            set_={**values, "updated_at": now, "revision": PaymentMethod.revision + 1},
+            set_={**given, "revision": PaymentMethod.revision + 1},
             where=or_(
                 *(getattr(PaymentMethod, name).is_distinct_from(values[name]) for name in values)
             ),
@@ -49,6 +54,23 @@ async def put_method(
     return (
         await session.scalars(select(PaymentMethod).where(PaymentMethod.user_id == user_id))
     ).one()
+
+
+async def try_learnt(sessions: Sessions, now: datetime) -> int:
+    """What waited for another method is tried with one that was learnt from a payment; how many customers'."""
+    news = (
+        select(PaymentMethod)
+        .where(PaymentMethod.is_news)
+        .order_by(PaymentMethod.user_id)
+        .limit(BATCH_CUSTOMERS)
+        .with_for_update(skip_locked=True)
+    )
+    async with sessions.begin() as session:
+        methods = list(await session.scalars(news))
+        for method in methods:
+            method.is_news = False
+            await _try_again(session, method.user_id, now)
+    return len(methods)
 
 
 async def _try_again(session: AsyncSession, user_id: UUID, now: datetime) -> None:

@@ -8,6 +8,7 @@ from services.payments.renewals.apart import PutOff
 from services.payments.renewals.attempts import attempt_due
 from services.payments.renewals.due import open_due
 from services.payments.renewals.follow import follow
+from services.payments.renewals.methods import try_learnt
 from services.payments.renewals.outcomes import Rules
 from shared import lease
 from shared.clock import Clock
@@ -37,10 +38,11 @@ async def run_once(renewals: Renewals, clock: Clock) -> int:
         if await lease.take(connection, LEASE, renewals.holder) is None:
             return 0
     now, put_off = clock(), renewals.put_off
+    learnt = await try_learnt(renewals.sessions, now)
     followed = await follow(renewals.sessions, renewals.rules, now, put_off)
     opened = await open_due(renewals.sessions, renewals.rules, now, put_off)
     attempted = await attempt_due(renewals.sessions, renewals.rules, now, put_off)
-    return followed + opened + attempted
+    return learnt + followed + opened + attempted
 
 
 def rules_of(settings: Settings) -> Rules:
