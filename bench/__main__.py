@@ -18,7 +18,16 @@ from bench.result import Result
 from embedded.errors import EmbeddedFault
 from embedded.processes import interrupt_on_termination
 
-NAMES = ("outbox_relay", "consume", "webhook_durable", "fold", "webhook_to_analytics", "migrate")
+NAMES = (
+    "outbox_relay",
+    "consume",
+    "webhook_durable",
+    "fold",
+    "webhook_to_analytics",
+    "migrate",
+    "price_preview",
+    "price_rollout",
+)
 RESULTS = Path(__file__).with_name("results.json")
 
 Bench = Callable[[Ground], Coroutine[None, None, Result | list[Result]]]

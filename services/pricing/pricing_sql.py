@@ -36,8 +36,9 @@ picked AS MATERIALIZED (
             AND (s.cost_breakdown -> 'loyalty_discount_minor')::bigint = s.loyalty_discount_minor
             AND (s.cost_breakdown -> 'subtotal_minor')::bigint <= {SQL_AMOUNT_MAX}
             AND s.loyalty_discount_minor <= {SQL_AMOUNT_MAX}, false) AS plain
-    FROM public.subscriptions s LEFT JOIN public.addresses a ON a.id = s.delivery_address_id
-    {{history}}
+    FROM public.subscriptions s LEFT JOIN LATERAL (
+        SELECT country, region FROM public.addresses a WHERE a.id = s.delivery_address_id LIMIT 1
+    ) a ON true{{history}}
     WHERE s.id = ANY (CAST(:ids AS uuid[]))
 )"""
 

@@ -31,9 +31,9 @@ from shared.events import ConfigPublished, derived_id
 from shared.trace import Cause
 
 # Subscriptions locked together: the storefront waits for one chunk at most, which is to take this long.
-CHUNK_SECONDS = 0.04
+CHUNK_SECONDS = 0.05
 CHUNK_ROWS = 500
-CHUNK_ROWS_RANGE = (100, 2_000)
+CHUNK_ROWS_RANGE = (200, 2_000)
 # Only put on a list: nobody waits for them.
 GIVE_UP_ROWS = 5_000
 UTC = ZoneInfo("UTC")

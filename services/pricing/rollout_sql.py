@@ -16,10 +16,13 @@ RULING = """
         WHEN CAST(:preview AS bigint) IS NULL OR coalesce(t.code = 'accepted', false) THEN NULL
         WHEN i.subscription_id IS NULL THEN 'new_since_preview'
         WHEN i.digest <> coalesce(jsonb_hash_extended(p.new, 0), 0) THEN 'changed' END"""
+# Row by row through primary keys, whatever the statistics of tables say that grow while this runs.
 BESIDE = """
-    LEFT JOIN rollout_items t ON t.price_version = CAST(:version AS integer) AND t.subscription_id = p.id
-    LEFT JOIN notices n ON n.id = t.notice_id
-    LEFT JOIN preview_items i ON i.preview_id = CAST(:preview AS bigint) AND i.subscription_id = p.id"""
+    LEFT JOIN LATERAL (SELECT * FROM rollout_items t WHERE t.price_version = CAST(:version AS integer)
+        AND t.subscription_id = p.id LIMIT 1) t ON true
+    LEFT JOIN LATERAL (SELECT * FROM notices n WHERE n.id = t.notice_id LIMIT 1) n ON true
+    LEFT JOIN LATERAL (SELECT * FROM preview_items i WHERE i.preview_id = CAST(:preview AS bigint)
+        AND i.subscription_id = p.id LIMIT 1) i ON true"""
 EFFECTIVE = "coalesce(t.effective_at, greatest(CAST(:effective_from AS timestamptz), p.created_at))"
 
 # In the order of the ids everywhere: as everybody locks subscriptions, and as their facts are to be read.
@@ -79,7 +82,8 @@ def move(shape: Shape) -> TextClause:
 WITH {priced(shape)}, rulings AS (
     SELECT p.*, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling
     FROM priced p{BESIDE}
-    LEFT JOIN subscription_revisions r ON r.subscription_id = p.id
+    LEFT JOIN LATERAL (
+        SELECT * FROM subscription_revisions r WHERE r.subscription_id = p.id LIMIT 1) r ON true
     OFFSET 0
 ), ruled AS MATERIALIZED (
     SELECT id, user_id, status, currency, billing_interval, old, new, part, delivery, old_total, total, tax,
