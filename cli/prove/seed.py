@@ -15,7 +15,7 @@ from cli.prove.doors import SECRET, Post, stripe_door, webhook_door
 from cli.prove.judge import differences
 from cli.prove.lives import START, Delivery, Lives, groups, play
 from services.payments import asking, fold
-from services.payments.fees import FeeSearch
+from services.payments.fees import SWEEP_EVERY, FeeSearch
 from services.payments.gateway import StripeClient, open_envelope
 from services.payments.rebuild import rebuild
 from services.payments.reconcile.walker import Walker
@@ -29,6 +29,7 @@ HOLDER = "proof"
 POSTED_SHARE = 0.2
 # Fees are asked for within 30 days: time goes on in steps that no such window misses.
 STEP = timedelta(days=10)
+LAST_SWEEPS = 2
 # A payment that is asked about for ever is a fault of its own.
 MOST_TURNS = 100_000
 
@@ -170,6 +171,10 @@ async def _live(run: Run, lives: Lives) -> None:
         if run.verdict.plan.losses:
             await run.mend()
             await run.settle()
+    # What one sweep of the fees learns may be what the next one asks about.
+    for _ in range(LAST_SWEEPS):
+        run.now.moment += SWEEP_EVERY
+        await run.settle()
 
 
 async def _rebuilt(settings: Settings, verdict: Verdict) -> list[str]:

@@ -11,6 +11,7 @@ LONGEST_RETRY_AFTER_SECONDS = 3_600
 # What Stripe says of an object of live mode to a key of test mode, and the other way round.
 OF_THE_OTHER_MODE = "a similar object exists in"
 Bar = Literal["api_key_refused", "permission_refused", "wrong_mode", "idempotency_error"]
+OF_ALL = (stripe.APIConnectionError, stripe.RateLimitError)
 
 
 class StripeAway(Unavailable):
@@ -48,7 +49,9 @@ def away(error: stripe.StripeError) -> StripeAway:
     if bar is not None:
         return StripeBarred(detail, bar)
     headers = error.headers or {}
-    data: dict[str, object] = {"is_of_all": True}
+    # A refused request is about itself; whoever cannot be reached, is busy or broken is so for everybody.
+    is_of_all = isinstance(error, OF_ALL) or (error.http_status or 0) >= 500
+    data: dict[str, object] = {"is_of_all": is_of_all}
     if headers.get("idempotent-replayed") == "true":
         data["is_replayed"] = True
     said = headers.get("retry-after", "")

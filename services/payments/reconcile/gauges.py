@@ -29,7 +29,8 @@ COUNTS = text("""
         (SELECT count(*) FROM payouts WHERE verdict = 'agrees') AS agreeing,
         -- Of the account that lags most.
         (SELECT extract(epoch FROM min(walked)) FROM (
-            SELECT max(until) AS walked FROM reconcile_runs WHERE ended_at IS NOT NULL GROUP BY account
+            SELECT max(until) AS walked FROM reconcile_runs
+            WHERE ended_at IS NOT NULL AND last_error IS NULL GROUP BY account
         ) each) AS reconciled_until
 """)
 

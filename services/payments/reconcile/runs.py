@@ -55,9 +55,11 @@ INSERT INTO reconcile_gaps (run_id, kind, subject, detail, found_at)
 VALUES ($1, 'account', '/v1/accounts/' || $2, $3, $4) ON CONFLICT (run_id, subject) DO NOTHING
 """
 WAIT = "UPDATE reconcile_runs SET walk_after = $2 WHERE id = $1 AND ended_at IS NULL"
+GIVEN_UP = "UPDATE reconcile_runs SET last_error = $2 WHERE id = $1"
+# A run that was given up has walked nothing to its end: the next one begins where it began.
 LAST = """
-SELECT max(until) AS until, max(started_at) AS started_at,
-    max(started_at) FILTER (WHERE until - objects_since >= $2) AS deep_at
+SELECT max(until) FILTER (WHERE last_error IS NULL) AS until, max(started_at) AS started_at,
+    max(started_at) FILTER (WHERE until - objects_since >= $2 AND last_error IS NULL) AS deep_at
 FROM reconcile_runs WHERE account IS NOT DISTINCT FROM $1 AND ended_at IS NOT NULL
 """
 
@@ -163,6 +165,7 @@ async def give_up(connection: asyncpg.Connection, run: Run, why: str, now: datet
     async with connection.transaction():
         await connection.execute(NO_ACCESS, run.id, run.account, why, now)
         await end(connection, run, now)
+        await connection.execute(GIVEN_UP, run.id, why)
 
 
 async def wait(connection: asyncpg.Connection, run: Run, until: datetime) -> None:

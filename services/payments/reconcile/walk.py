@@ -60,7 +60,8 @@ async def step(walker: Walker, run: Run) -> int:
 async def _note_bar(walker: Walker, run: Run, barred: StripeBarred) -> None:
     now = walker.clock()
     async with walker.pool.acquire() as connection:
-        if run.account is not None and now - run.started_at > ACCESS_COMES_BACK:
+        is_accounts = run.account is not None and barred.bar == "permission_refused"
+        if is_accounts and now - run.started_at > ACCESS_COMES_BACK:
             await runs.give_up(connection, run, f"no access: {barred.detail}", now)
             logger.error("no access to a connected account", account=run.account)
             return

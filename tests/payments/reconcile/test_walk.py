@@ -282,6 +282,21 @@ async def test_an_account_that_took_its_access_back_is_told_and_left(stripe: Str
     [gap] = await stripe.service.rows("SELECT * FROM reconcile_gaps")
     assert (gap["subject"], gap["mended_at"]) == ("/v1/accounts/acct_gone", None)
     assert str(gap["detail"]).startswith("no access: Stripe: ")
+    # Access is back: what happened meanwhile was never looked for.
+    await work.reconcile(stripe.walker, None, "acct_gone")
+    [_, after] = await stripe.service.rows("SELECT since FROM reconcile_runs ORDER BY started_at")
+    assert after["since"] <= stripe.begin
+
+
+async def test_a_refused_key_of_ours_is_no_accounts_fault(stripe: Stripe) -> None:
+    stripe.sandbox.control("POST", "outage", {"status": 401, "count": 2})
+    for _ in range(2):
+        with pytest.raises(StripeBarred):
+            await work.reconcile(stripe.walker, stripe.begin, "acct_well")
+        stripe.hands.later(86_401)
+    [run] = await stripe.service.rows("SELECT * FROM reconcile_runs")
+    assert run["ended_at"] is None
+    assert await stripe.service.rows("SELECT * FROM reconcile_gaps") == []
 
 
 @pytest.mark.parametrize("garbage", ["html", "truncated", "empty", "array", "bytes"])
