@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from embedded.ports import LOOPBACK, free_ports
 from embedded.stripe_sandbox import LIFECYCLES
 from tests.conftest import Database
 from tests.payments.localstripe import running, until
-from tests.sandbox.conftest import START, RunningSandbox
+from tests.sandbox.conftest import PLAIN, START, RunningSandbox
 
 SECRET = "whsec_of_the_sandbox"
 EACH_LIFE_TIMES = 4
@@ -77,7 +76,7 @@ def told_by(payments: str, truth: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     after: dict[str, str] = {}
     while True:
-        answer = httpx.get(f"{payments}/payments", params={"limit": 500, **after})
+        answer = PLAIN.get(f"{payments}/payments", params={"limit": 500, **after})
         page = answer.raise_for_status().json()
         for item in page["items"]:
             told[item["stripe_id"]] = {field: item[field] for field in fields}
