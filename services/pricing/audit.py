@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.pricing import audit_history
 from services.pricing.composition import Layer, compose
 from services.pricing.domain import Box, Terms, cost
 from services.pricing.layers import layers
@@ -170,6 +171,7 @@ CHECKS = (
     ("S6", CHAIN, "cost lines: each starts from the cost before it"),
     ("S6", WINDOWS, "cost lines: in effect since their version is in force, or later"),
     ("S6", PRESENT, "subscriptions: cost as the newest line says"),
+    *audit_history.CHECKS,
     ("S7", ROLLOUTS, "rollouts: moved + kept + excluded + deferred + failed = listed"),
     ("S7", HELD, "rollouts: everybody of the approved preview, and its cents"),
     ("S7", FORGOTTEN, "subscriptions: none left at an older version without a reason"),

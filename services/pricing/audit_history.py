@@ -1,0 +1,47 @@
+"""The cost history as a chain of hashes: a line that was changed, slipped in or taken away is found.
+
+A line's hash is over the line before it of the same subscription as well.  The newest is kept on the subscription's
+revision and said in its fact, so that neither the last line nor a whole chain is rewritten unnoticed.
+"""
+
+from sqlalchemy import text
+
+# Lines of before the chain have no hash; after one that has, all have.
+CHAINED = text("""
+    SELECT count(line_hash), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
+    FROM (
+        SELECT id, line_hash, CASE WHEN line_hash IS NULL THEN previous IS NOT NULL
+            ELSE line_hash IS DISTINCT FROM cost_line_hash(previous, subscription_id, user_id, price_version,
+                kind, effective_at, new_breakdown, reason, changed_by, cause_id, recorded_at) END AS wrong
+        FROM (
+            SELECT *, lag(line_hash) OVER (PARTITION BY subscription_id ORDER BY id) AS previous
+            FROM subscription_cost_history
+        ) h
+    ) c
+""")
+HEADS = text("""
+    SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
+    FROM (
+        SELECT coalesce(r.subscription_id, h.subscription_id)::text AS id,
+            r.head IS DISTINCT FROM h.line_hash AS wrong
+        FROM subscription_revisions r FULL JOIN (
+            SELECT DISTINCT ON (subscription_id) subscription_id, line_hash
+            FROM subscription_cost_history ORDER BY subscription_id, id DESC
+        ) h ON h.subscription_id = r.subscription_id
+    ) compared
+""")
+# That each line has its one fact is checked by itself (S2).
+TOLD = text("""
+    SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
+    FROM (
+        SELECT h.id, o.payload ->> 'history_hash' IS DISTINCT FROM encode(h.line_hash, 'hex') AS wrong
+        FROM outbox o JOIN subscription_cost_history h ON h.id = (o.payload ->> 'cost_history_id')::bigint
+        WHERE o.type = 'pricing.subscription_cost_changed'
+    ) compared
+""")
+
+CHECKS = (
+    ("S6", CHAINED, "cost lines: hashed with the line before"),
+    ("S6", HEADS, "cost lines: the newest is the one that the subscription's head names"),
+    ("S6", TOLD, "cost lines: their facts carry their hash"),
+)
