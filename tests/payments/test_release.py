@@ -102,6 +102,24 @@ def test_where_more_went_than_ever_came_one_of_them_was_the_release() -> None:
     assert release(captured({"re_1": LATER, "re_2": failed}, ended=(ASKED, 99))) is None
 
 
+@pytest.mark.parametrize(
+    ("booked_minor", "refund", "released"),
+    [
+        (600, RELEASE, None),  # given back in the very second by today's rules: money
+        (1_000, LATER, "re_1"),
+        (999, LATER, None),
+        (300, RELEASE, "re_1"),  # of one of two captures only
+    ],
+)
+def test_what_was_booked_for_the_charge_decides(
+    booked_minor: int, refund: Refund, released: str | None
+) -> None:
+    of_charge = Fee(True, "USD", 20, booked_minor - 20)
+    fees = {"txn_1": of_charge, "txn_2": Fee(False, "USD", 5, 1), "txn_3": Fee(True, "EUR", 1, 1)}
+    fold = replace(captured({"re_1": refund}), fees=fees)
+    assert release(fold) == released
+
+
 @pytest.mark.parametrize("status", ["requires_capture", "canceled"])
 def test_before_it_succeeded_nothing_is_released(status: PaymentStatus) -> None:
     told = {"evt_1": Told(5, 0, Snapshot(status, "USD", 1_000, 400))}

@@ -125,9 +125,15 @@ def release(fold: Fold) -> str | None:
     """The refund that gave back nothing: until 2025-03-31 Stripe made one of what a partial capture left.
 
     It is of exactly that, and made no later than the payment had succeeded, when nothing else can have been given
-    back.  Where only Stripe's answer says that it did, more must have gone than ever came.
+    back.  Where only Stripe's answer says that it did, more must have gone than ever came.  Once it is known what was
+    booked for the charge, that decides: all that was authorised, or what was taken.
     """
     left_minor = _left_of_capture(fold)
+    if left_minor is None:
+        return None
+    booked_minor = _booked_for_charges(fold)
+    if booked_minor == fold.received_minor:
+        return None
     alike = [
         (each.created, name)
         for name, each in fold.refunds.items()
@@ -137,7 +143,9 @@ def release(fold: Fold) -> str | None:
         return None
     created, name = min(alike)
     gone = sum(r.amount_minor for r in fold.refunds.values() if r.held and r.status in HOLDING)
-    return name if _is_by_capture(fold, created) or gone > fold.received_minor else None
+    is_whole = booked_minor == fold.received_minor + left_minor
+    is_release = is_whole or _is_by_capture(fold, created) or gone > fold.received_minor
+    return name if is_release else None
 
 
 def unlinked_reasons(fold: Fold) -> list[str]:
@@ -226,12 +234,20 @@ def _fee(fold: Fold, currency: str) -> int | None:
     """None until the charges' own fees are known of all that was received; those settled in another currency, never."""
     if fold.unsettled:
         return None
-    known = [fee for fee in fold.fees.values() if fee.currency == currency]
-    of_charges = [fee for fee in known if fee.is_charge]
-    gross_minor = sum(fee.fee_minor + fee.net_minor for fee in of_charges)
-    if not of_charges or gross_minor != fold.received_minor:
+    if _booked_for_charges(fold) != fold.received_minor:
         return None
-    return sum(fee.fee_minor for fee in known)
+    return sum(fee.fee_minor for fee in fold.fees.values() if fee.currency == currency)
+
+
+def _booked_for_charges(fold: Fold) -> int | None:
+    """In the payment's own currency, fees and all; none where no such transaction is known."""
+    currency = _latest(fold).snapshot.currency
+    booked = [
+        fee.fee_minor + fee.net_minor
+        for fee in fold.fees.values()
+        if fee.is_charge and fee.currency == currency
+    ]
+    return sum(booked) if booked else None
 
 
 def _three_d_secure(fold: Fold, failure_code: str | None) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from services.payments.gateway import StripeAway, StripeBarred
+from services.payments.gateway import Nothing, StripeAway, StripeBarred, translate
 from services.payments.gateway import listing as gateway_listing
 from services.payments.reconcile import work
 from services.payments.reconcile.runs import Cursor
@@ -297,6 +297,17 @@ async def test_a_refused_key_of_ours_is_no_accounts_fault(stripe: Stripe) -> Non
     [run] = await stripe.service.rows("SELECT * FROM reconcile_runs")
     assert run["ended_at"] is None
     assert await stripe.service.rows("SELECT * FROM reconcile_gaps") == []
+
+
+async def test_what_says_nothing_of_a_payment_is_no_gap(stripe: Stripe) -> None:
+    stripe.play("invoiced")
+    events = stripe.events()
+    silent = {e["id"] for e in events if isinstance(translate(orjson.dumps(e)), Nothing)}
+    assert silent
+    report = await stripe.walk()
+    assert report.found == len(events) - len(silent)
+    stored = await stripe.service.rows("SELECT id FROM stripe_events")
+    assert not silent & {row["id"] for row in stored}
 
 
 @pytest.mark.parametrize("garbage", ["html", "truncated", "empty", "array", "bytes"])
