@@ -29,6 +29,7 @@ OLDER_REVISIONS = frozenset(
         "015a",
         "015b",
         "015c",
+        "015d",
         "016",
     ]
 )

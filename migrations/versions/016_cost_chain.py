@@ -3,14 +3,14 @@
 Lines of earlier releases keep no hash: a subscription's chain begins with its first line after this revision.
 
 Revision ID: 016
-Revises: 015c
+Revises: 015d
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "016"
-down_revision = "015c"
+down_revision = "015d"
 branch_labels = None
 depends_on = None
 
@@ -43,7 +43,6 @@ def upgrade() -> None:
     op.add_column(
         "subscription_cost_history", sa.Column("line_hash", sa.LargeBinary()), schema="pricing"
     )
-    op.add_column("subscription_revisions", sa.Column("head", sa.LargeBinary()), schema="pricing")
     op.execute(HASH)
     op.execute(REFUSE)
     for function in (
@@ -84,5 +83,4 @@ def downgrade() -> None:
         "DROP FUNCTION pricing.cost_line_hash(bytea, uuid, uuid, integer, text, timestamptz, jsonb, text,"
         " text, text, timestamptz)"
     )
-    op.drop_column("subscription_revisions", "head", schema="pricing")
     op.drop_column("subscription_cost_history", "line_hash", schema="pricing")
