@@ -144,8 +144,9 @@ def _assign_fact(
     if payment is not None:
         batch.facts[payment].append((event, fact))
     elif charge in known:
+        # Named by the charge: should that turn out to belong to a payment, it is found again.
         detail = f"{charge} was made without a PaymentIntent"
-        batch.verdicts[event.position] = Verdict("ignored", detail=detail)
+        batch.verdicts[event.position] = Verdict("ignored", charge, detail)
     else:
         _wait(batch, event, charge, f"whose payment {charge} is, is not known yet")
         subject = charge_subject(charge)

@@ -151,6 +151,12 @@ RELEASE = """
 UPDATE stripe_events SET waiting_for = NULL, detail = NULL
 WHERE status = 'received' AND waiting_for = ANY($1)
 """
+# Left alone because their charge belonged to no payment, as it then seemed.
+TAKE_UP = """
+UPDATE stripe_events SET status = 'received', stripe_payment_id = NULL, detail = NULL,
+    processed_at = NULL
+WHERE stripe_payment_id = ANY($1) AND status = 'ignored'
+"""
 ASK = """
 INSERT INTO stripe_questions AS q (subject, phase, second, livemode, account, reason, ask_after)
 SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::boolean[], $5::text[], $6::text[],
@@ -237,10 +243,12 @@ async def known_charges(
 
 
 async def release(connection: asyncpg.Connection, waited_for: Sequence[str]) -> int:
-    """How many events waited for one of these."""
+    """How many events waited for one of these, or were left alone for want of it."""
     if not waited_for:
         return 0
-    return _count(await connection.execute(RELEASE, list(waited_for)))
+    names = list(waited_for)
+    released = _count(await connection.execute(RELEASE, names))
+    return released + _count(await connection.execute(TAKE_UP, names))
 
 
 async def ask(connection: asyncpg.Connection, wanted: Sequence[Wanted]) -> None:

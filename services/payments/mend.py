@@ -22,6 +22,7 @@ from services.payments.rebuild import (
     ROWLESS,
     Applied,
     Refolded,
+    Stray,
     changes,
     compare,
     refold,
@@ -62,6 +63,7 @@ LAST_REVISIONS = """
 SELECT payload->>'stripe_id' AS stripe_id, max((payload->>'revision')::bigint) AS revision
 FROM outbox WHERE type = $2 AND payload->>'stripe_id' = ANY($1) GROUP BY 1
 """
+UNLEARN = "DELETE FROM stripe_charges WHERE id = ANY($1)"
 GIVE_BACK = """
 UPDATE stripe_events SET status = 'received', stripe_payment_id = NULL, detail = NULL,
     waiting_for = NULL, processed_at = NULL
@@ -189,14 +191,14 @@ async def _mend(
         return
     batch = Batch(clock())
     cause = Cause(CAUSE, new_traceparent())
-    strays: list[int] = []
+    strays: list[Stray] = []
     done: list[Change] = []
     async with connection.transaction():
         await connection.execute(HOLD_FOLD, fold.LEASE)
         found = await _found(connection, names)
         for name in names:
             refolded = refold(name, found.applied.get(name, ()))
-            strays += [position for position, _ in refolded.strays]
+            strays += refolded.strays
             if refolded.unread is not None:
                 mended.left.append((name, refolded.unread))
             elif change := _put_right(batch, name, refolded, found, cause):
@@ -204,7 +206,9 @@ async def _mend(
             else:
                 mended.agreed += 1  # folded in between
         await _record(connection, batch)
-        given_back = await give_back(connection, strays, "applied")
+        # Whose they are is asked of Stripe, where no event tells.
+        await connection.execute(UNLEARN, [each.charge for each in strays if each.charge])
+        given_back = await give_back(connection, [each.position for each in strays], "applied")
     mended.given_back += given_back
     for change in done:
         mended.note(change)

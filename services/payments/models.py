@@ -65,7 +65,7 @@ class StripeEvent(Base):
     )
     status: Mapped[str] = mapped_column(server_default=text("'received'"))
     detail: Mapped[str | None]  # why it was ignored or parked, or what it waits for
-    stripe_payment_id: Mapped[str | None]  # pi_…, once known
+    stripe_payment_id: Mapped[str | None]  # pi_…, once known; ch_… of one that belongs to none
     # ch_… whose payment, pi_… whose state, or the address whose object is not known yet
     waiting_for: Mapped[str | None]
     processed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -27,16 +27,22 @@ class Applied:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """An applied event that is not this payment's; `charge` where it names only that, which none of its facts shows."""
+
+    position: int
+    why: str
+    charge: str | None = None
+
+
 @dataclass(frozen=True)
 class Refolded:
-    """What a payment's events add up to; `strays` are those of another payment: position, and in words.
-
-    `unread` is why it cannot be said.
-    """
+    """What a payment's events add up to, but for the `strays`; `unread` is why it cannot be said."""
 
     fold: Fold
     facts: tuple[StripeFact, ...] = ()
-    strays: tuple[tuple[int, str], ...] = ()
+    strays: tuple[Stray, ...] = ()
     unread: str | None = None
 
 
@@ -82,19 +88,25 @@ async def rebuild(
 def refold(stripe_id: str, applied: Iterable[Applied]) -> Refolded:
     """Join all that was applied to the payment, in the order in which it came."""
     folded = Fold()
-    facts: list[StripeFact] = []
-    strays: list[tuple[int, str]] = []
+    understood: list[tuple[int, StripeFact]] = []
     for event in applied:
         try:
             fact = translate(event.body)
         except FareboxError as error:
             return Refolded(folded, unread=f"an event is not understood: {error.detail}")
-        if not isinstance(fact, StripeFact):
-            continue  # a thin event: its answer is a fact of its own
-        if fact.payment not in (None, stripe_id):
-            strays.append((event.position, f"{fact.event_id} is about {fact.payment}"))
+        if isinstance(fact, StripeFact):  # a thin event's answer is a fact of its own
+            understood.append((event.position, fact))
+    own_charges = {c for _, fact in understood if fact.payment == stripe_id for c in fact.charges}
+    facts: list[StripeFact] = []
+    strays: list[Stray] = []
+    for position, fact in understood:
+        if fact.payment is None and fact.charge not in own_charges:
+            why = f"{fact.event_id} is about {fact.charge}, which is not known as its charge"
+            strays.append(Stray(position, why, fact.charge))
+        elif fact.payment not in (None, stripe_id):
+            strays.append(Stray(position, f"{fact.event_id} is about {fact.payment}"))
         elif is_foreign(folded, fact):
-            strays.append((event.position, f"{fact.event_id} is of another mode or account"))
+            strays.append(Stray(position, f"{fact.event_id} is of another mode or account"))
         else:
             folded = merge(folded, fact)
             facts.append(fact)
@@ -104,7 +116,7 @@ def refold(stripe_id: str, applied: Iterable[Applied]) -> Refolded:
 def compare(payment: PaymentIntent, refolded: Refolded) -> str | None:
     """In what the row differs from its facts; None when it does not."""
     if refolded.strays:
-        return refolded.strays[0][1]
+        return refolded.strays[0].why
     if refolded.unread is not None:
         return refolded.unread
     return ", ".join(changes(payment, refolded.fold)) or None

@@ -14,6 +14,7 @@ from services.payments.rebuild import rebuild
 from shared.db import create_engine, create_sessions
 from tests.conftest import Database
 from tests.payments.conftest import Hands, Service
+from tests.payments.lives import played
 from tests.sandbox.conftest import PLAIN, START, RunningSandbox, sandbox
 
 __all__ = ["sandbox"]
@@ -279,8 +280,9 @@ async def test_a_contradiction_that_passes_is_not_asked_about(
 TOLD_BY_REFUNDS = ("refund.created", "refund.updated", "refund.failed", "charge.refund.updated")
 
 
-# Of one that waits for its customer no charge tells yet: nothing has moved.
-REFUNDED = [n for n in sorted(LIFECYCLES) if "refund" in n and n != "refund_awaits_customer"]
+# Of one that waits for its customer no charge tells yet, and of what a capture released: nothing has moved.
+UNMOVED = ("refund_awaits_customer", "partial_capture_refunded")
+REFUNDED = [n for n in sorted(LIFECYCLES) if "refund" in n and n not in UNMOVED]
 
 
 @pytest.mark.parametrize("lifecycle", REFUNDED)
@@ -368,3 +370,23 @@ async def test_what_was_answered_a_week_ago_is_forgotten(service: Service) -> No
     await asking.tidy_once(service.pool)
     left = await service.rows("SELECT subject FROM stripe_questions ORDER BY id")
     assert [row["subject"] for row in left] == ["/v1/charges/ch_6.9", "/v1/charges/ch_open"]
+
+
+async def test_what_was_left_alone_with_its_charge_is_taken_up_with_it(service: Service) -> None:
+    """That a charge belongs to no payment may have been said too early: the order of the events changes nothing."""
+    events = played(1, ["full_refund"]).events
+    [charge] = [e for e in events if e["type"] == "charge.succeeded"]
+    refunds = [e for e in events if e["data"]["object"]["object"] == "refund"]
+    for event in refunds:
+        event["data"]["object"]["payment_intent"] = None
+    alone = {**charge["data"]["object"], "payment_intent": None}
+    lonely = {**charge, "id": "evt_lonely", "data": {"object": alone}}
+    await service.receive([lonely, *refunds])
+    await service.fold_all()
+    assert {(await service.fate(each["id"]))[0] for each in refunds} == {"ignored"}
+    await service.receive(event for event in events if event not in refunds)
+    await service.fold_all()
+    await service.fold_all()
+    assert {(await service.fate(each["id"]))[0] for each in refunds} == {"applied"}
+    [row] = (await service.payments()).values()
+    assert row["refunded_minor"] == row["received_minor"]

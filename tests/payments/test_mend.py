@@ -2,22 +2,25 @@
 
 import asyncio
 from random import Random
+from typing import Any
 
 import orjson
 import pytest
 
 from services.payments import fold, mend, rebuild, reread
+from services.payments.gateway import StripeClient
 from services.payments.mend import HOLD_FOLD, Mended
 from services.payments.reread import Passed
 from shared.db import create_engine, create_sessions
 from shared.events import PaymentChanged
 from tests.conftest import Database
-from tests.payments.conftest import Service
+from tests.payments.conftest import Hands, Service
 from tests.payments.lives import played
 from tests.payments.proof.test_killed import DONE, MOST_AWAITS, Killer, killer
 from tests.payments.test_fold import assert_announced
+from tests.sandbox.conftest import RunningSandbox, sandbox
 
-__all__ = ["killer"]
+__all__ = ["killer", "sandbox"]
 
 # A chunk has some 30 awaits: some deaths before, within and after each.  One is every await.
 EVERY_AWAIT = 7
@@ -286,3 +289,40 @@ async def test_a_mend_that_is_killed_leaves_whole_chunks_and_the_next_one_goes_o
     assert {n: row["revision"] for n, row in (await lived.payments()).items()} == {
         name: int(str(row["revision"])) + 1 for name, row in before.items()
     }
+
+
+async def test_a_charges_event_under_a_wrong_payment_goes_to_its_own(
+    service: Service, sandbox: RunningSandbox, hands: Hands, database: Database
+) -> None:
+    one, other = sandbox.play("full_refund", "card_success", spread_seconds=60)
+    listed = StripeClient("sk_test_mend", sandbox.url)
+    page = await listed.page("/v1/events", None, {"limit": "100"})
+    events = [e for e in (each.model_dump() for each in page.data) if about(e) in (one, other)]
+    for event in events:
+        if event["data"]["object"]["object"] == "refund":
+            event["data"]["object"]["payment_intent"] = None
+    await service.receive(reversed(events))
+    while await service.fold_all():
+        pass
+    before = await service.payments()
+    assert before[one]["refunded_minor"] == 9_000
+    await service.rows(
+        "UPDATE stripe_events SET stripe_payment_id = $1 WHERE type LIKE 'refund%'", other
+    )
+    await service.rows("UPDATE stripe_charges SET stripe_payment_id = $1", other)
+    found = dict((await proven(database)).differed)
+    assert "which is not known as its charge" in found[other]
+    assert (await mended(service)).given_back > 0
+    await service.fold_all()
+    hands.later(61)
+    await service.ask_all(listed)
+    await listed.close()
+    assert (await proven(database)).ok
+    after = await service.payments()
+    for name in (one, other):
+        assert after[name]["refunded_minor"] == before[name]["refunded_minor"]
+
+
+def about(event: dict[str, Any]) -> object:
+    told = event["data"]["object"]
+    return told["id"] if told["object"] == "payment_intent" else told.get("payment_intent")
