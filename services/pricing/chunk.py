@@ -65,11 +65,12 @@ class Known:
 
     key: object = None
     rows: list[dict[str, object]] = field(default_factory=list)
+    asked: set[Asked] = field(default_factory=set)
 
     def of(self, key: object) -> Self:
         """Emptied where it is about another version, or the same one in other circumstances."""
         if key != self.key:
-            self.key, self.rows = key, []
+            self.key, self.rows, self.asked = key, [], set()
         return self
 
 
@@ -133,11 +134,13 @@ async def ask(
         rows.append(row)
         alone += [each for each in row["alone"] or () if each not in set(alone)]
         _check(campaign, row["sample"])
-        unknown = ASKED.validate_python(row["unknown"] or [])
+        unknown = set(ASKED.validate_python(row["unknown"] or [])) - known.asked
         if not unknown:
             return Answer(rows, alone)
+        # These alone: the rows of all others are done.
         groups = [row_of(campaign, asked.group()) | _as_asked(asked) for asked in unknown]
         known.rows += groups
+        known.asked |= unknown
 
 
 def dumps(value: object) -> str:
