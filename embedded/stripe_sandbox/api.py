@@ -81,6 +81,7 @@ def create_intent(call: Call) -> JsonObject:
         customer=customer,
         description=form.text("description"),
         setup_future_usage=form.choice("setup_future_usage", FUTURE_USAGES),
+        may_redirect=form.text("automatic_payment_methods[allow_redirects]") == "always",
         account=call.account,
     )
     intent = payments.create(call.ledger, order)
@@ -124,6 +125,11 @@ def confirm_intent(call: Call) -> JsonObject:
 
 def _confirmed(call: Call, intent: Intent, method: str) -> JsonObject:
     payments.require_confirmable(intent)
+    if intent.may_redirect and call.form.text("return_url") is None:
+        raise invalid(
+            "A return_url is needed: this PaymentIntent may send the customer elsewhere to pay.",
+            param="return_url",
+        )
     alone = call.form.boolean("off_session", default=False)
     alone = alone or call.form.boolean("error_on_requires_action", default=False)
     if intent.setup_future_usage and intent.customer:

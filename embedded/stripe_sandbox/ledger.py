@@ -195,6 +195,8 @@ class Intent:
     disputes: list[Dispute] = field(default_factory=list)
     last_event_at: int = 0
     setup_future_usage: str | None = None
+    # To the customer's bank and back; only where that was asked for by name.
+    may_redirect: bool = False
     # How the customer proved to be the customer in the attempt under way.
     three_d_secure: str | None = None
     mandate_id: str | None = None

@@ -41,6 +41,7 @@ class Order:
     customer: str | None = None
     description: str | None = None
     setup_future_usage: str | None = None
+    may_redirect: bool = False
     invoice_id: str | None = None
     livemode: bool = False
     account: str | None = None
@@ -61,6 +62,7 @@ def create(ledger: Ledger, order: Order) -> Intent:
         customer=order.customer,
         description=order.description,
         setup_future_usage=order.setup_future_usage,
+        may_redirect=order.may_redirect,
         invoice_id=order.invoice_id,
         livemode=order.livemode,
         account=order.account,

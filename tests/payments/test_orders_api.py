@@ -297,3 +297,20 @@ async def test_without_a_stripe_key_nothing_is_written_and_503_says_why(
         503,
         "urn:farebox:problem:stripe-key-missing",
     )
+
+
+async def test_what_may_send_the_customer_elsewhere_needs_a_way_back(shop: Caller) -> None:
+    back = "https://shop.example/back"
+    told = {"amount_minor": 9_000, "currency": "EUR", "payment_method": "pm_card_visa"}
+    elsewhere = (await shop.write("/payments", adhoc(return_url=back))).json()
+    path = f"/payments/{elsewhere['payment_id']}/confirm"
+    refused = await shop.write(path, told)
+    assert (refused.status_code, "return_url" in refused.json()["detail"]) == (422, True)
+    assert (await shop.write(path, {**told, "return_url": back})).status_code == 200
+    # Without an address nobody is sent anywhere, in two steps as in one.
+    here = (await shop.write("/payments", adhoc())).json()
+    [row] = await shop.service.rows(
+        "SELECT parameters FROM stripe_orders WHERE id = $1", here["id"]
+    )
+    assert '"allow_redirects": "never"' in str(row["parameters"])
+    assert (await shop.write(f"/payments/{here['payment_id']}/confirm", told)).status_code == 200

@@ -220,3 +220,18 @@ async def test_a_500_that_stripe_keeps_is_looked_behind(
         assert await work_all(service, client) == 1
     assert (await order_row(service, order.id))["status"] == "done"
     assert await charged(service, sandbox) == 1
+
+
+async def test_an_unanswered_refund_is_looked_for_after_some_attempts(shop: Caller) -> None:
+    payment_id = await shop.paid()
+    lost = {"status": 503, "count": 1_000, "method": "POST", "after_effect": True}
+    shop.sandbox.control("POST", "outage", lost)
+    asked = await shop.write(f"/payments/{payment_id}/refund", {"amount_minor": 6_000})
+    assert asked.status_code == 202
+    for _ in range(5):
+        shop.hands.later(600)
+        await shop.work()
+    assert (await shop.order(asked.json()["id"]))["status"] == "done"
+    assert (await shop.payment(payment_id))["refunded_minor"] == 6_000
+    rest = await shop.write(f"/payments/{payment_id}/refund", {"amount_minor": 3_001})
+    assert (rest.status_code, rest.json()["left_minor"]) == (409, 3_000)

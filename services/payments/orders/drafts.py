@@ -121,9 +121,9 @@ def _how(asked: PaymentToCreate) -> dict[str, object]:
         "return_url": asked.return_url if asked.confirm else None,
         "description": asked.description,
     }
-    if asked.confirm and asked.return_url is None:
-        # Whoever gives no address to come back to cannot be sent elsewhere to pay.
-        wanted["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
+    # Whoever gives no address to come back to cannot be sent elsewhere to pay, now or when it is confirmed.
+    redirects = "never" if asked.return_url is None else "always"
+    wanted["automatic_payment_methods"] = {"enabled": True, "allow_redirects": redirects}
     return _given(wanted)
 
 
@@ -135,7 +135,10 @@ async def confirm(
     rules.require_confirmable(payment.status)
     told = (asked.amount_minor, asked.currency)
     rules.require_told(told, payment.amount_minor, payment.currency)
-    await _require_price(session, payment, wish.now)
+    created = await _creation_of(session, payment)
+    if created is not None:
+        await _require_price(session, created, payment, wish.now)
+        _require_way_back(created, asked)
     parameters = {"payment_method": asked.payment_method, "return_url": asked.return_url}
     return _order(wish, payment, "confirm", _given(parameters), payment.amount_minor)
 
@@ -206,20 +209,30 @@ async def _require_alone(session: AsyncSession, payment: PaymentIntent) -> None:
         raise OrderUnderWay(f"order {other.id} to {other.kind} it is open", order_id=str(other.id))
 
 
-async def _require_price(session: AsyncSession, payment: PaymentIntent, now: datetime) -> None:
-    """A subscription's period is not paid at a price that was replaced before it was agreed to."""
-    order = await session.scalar(
-        select(StripeOrder)
-        .where(
-            StripeOrder.stripe_payment_id == payment.stripe_id,
-            StripeOrder.kind == "create",
-            StripeOrder.subscription_id.is_not(None),
-            # A renewal's amount is what was announced for its period, whatever came later.
-            StripeOrder.renewal_id.is_(None),
-        )
-        .limit(1)
+async def _creation_of(session: AsyncSession, payment: PaymentIntent) -> StripeOrder | None:
+    """None for one that was not made through here."""
+    created = select(StripeOrder).where(
+        StripeOrder.stripe_payment_id == payment.stripe_id, StripeOrder.kind == "create"
     )
-    if order is None or order.subscription_id is None:
+    found: StripeOrder | None = await session.scalar(created.limit(1))
+    return found
+
+
+def _require_way_back(created: StripeOrder, asked: PaymentToConfirm) -> None:
+    """Stripe confirms nothing that may send the customer elsewhere without an address to come back to."""
+    how = created.parameters.get("automatic_payment_methods") or {}
+    if how.get("allow_redirects") == "always" and asked.return_url is None:
+        raise InvalidInput("it may send the customer to their bank: give a return_url")
+
+
+async def _require_price(
+    session: AsyncSession, order: StripeOrder, payment: PaymentIntent, now: datetime
+) -> None:
+    """A subscription's period is not paid at a price that was replaced before it was agreed to.
+
+    A renewal's amount is what was announced for its period, whatever came later.
+    """
+    if order.subscription_id is None or order.renewal_id is not None:
         return
     said = order.parameters["metadata"].get(periods.PERIOD_KEY)
     at = max(datetime.fromisoformat(said), now) if said else now

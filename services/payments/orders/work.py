@@ -41,6 +41,8 @@ BATCH_ORDERS = 20
 HELD = timedelta(seconds=90)
 # Stripe forgets a key after 24 hours: from then on the same request would be done once more.
 KEY_LIVES = timedelta(hours=23)
+# Whoever does not answer so often may have done it all the same: that is looked for from then on.
+LOOKED_FOR_AFTER = 3
 # A request that Stripe has not answered is done by then, or never.
 STRIPE_IS_AT_IT = timedelta(minutes=10)
 KEYS_FORGOTTEN = timedelta(hours=24)
@@ -173,8 +175,13 @@ async def _carry_out(
 async def ask(client: StripeClient, order: Claimed, now: datetime) -> Done | Refused:
     """What Stripe answers; an order too old for its key is looked for first.  Raises StripeAway."""
     age = now - order.first_asked_at
-    if order.asked_before and (age > order.lives or order.held_by == held.WITHDRAWING):
-        found = await find(client, _lost(order)) or _given_up(order, age)
+    is_over = age > order.lives or order.held_by == held.WITHDRAWING
+    # What a confirmation has come to is seen on the payment, and not taken for too old before its time.
+    is_late = order.attempts > LOOKED_FOR_AFTER and order.kind != "confirm"
+    if order.asked_before and (is_over or is_late):
+        found = await find(client, _lost(order))
+        if found is None and is_over:
+            found = _given_up(order, age)
         if found is not None:
             return found
     if order.kind == "confirm" and (refused := await _told_otherwise(client, order)):

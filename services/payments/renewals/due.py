@@ -16,9 +16,12 @@ from services.payments.renewals.apart import PutOff, act
 from services.payments.renewals.models import BillableSubscription, Renewal, ToldCost
 from services.payments.renewals.outcomes import Rules, adopt
 from services.payments.renewals.periods import anchor_of, end_of, start_around
+from shared import log
 from shared.db import Sessions
 from shared.errors import NotUnderstood
 from shared.events import BillingInterval, derived_id
+
+logger = log.get("renewals")
 
 # Each takes some four statements; more in one transaction would hold rows that pricing's facts wait for.
 BATCH_SUBSCRIPTIONS = 100
@@ -159,4 +162,12 @@ async def _start(
         # A worker that was away for some days charges what it missed; nobody wants to pay for last summer.
         since = now - timedelta(days=max(rules.dunning_days))
     # Whoever switches renewals on late does not charge a year at once.
-    return start_around(subscription.anchor_at, ended_at, interval, (since, rules.zone))
+    start = start_around(subscription.anchor_at, ended_at, interval, (since, rules.zone))
+    if start > ended_at:
+        logger.warning(
+            "periods passed over",
+            subscription_id=str(subscription.subscription_id),
+            since=ended_at.isoformat(),
+            until=start.isoformat(),
+        )
+    return start

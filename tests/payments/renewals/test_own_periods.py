@@ -186,12 +186,15 @@ async def test_who_was_paused_for_not_paying_and_pays_is_resumed(
     assert row["period_end"] == PERIOD[2]
 
 
-async def test_months_without_a_worker_are_not_charged_at_once(world: World) -> None:
+async def test_months_without_a_worker_are_not_charged_at_once(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     subscription = await world.subscribe(await world.customer("success"))
     await world.at(PERIOD[1])
     await world.at(datetime(2026, 7, 15, tzinfo=UTC))
     starts = [f"{r['period_start']:%m-%d}" for r in await world.renewals(subscription)]
     assert starts == ["02-28", "06-30"]
+    assert "periods passed over" in capsys.readouterr().out
 
 
 async def test_one_that_cannot_be_renewed_holds_up_nobody(world: World) -> None:
