@@ -6,7 +6,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from services.pricing import preview, rollout
+from services.pricing import preview, rollout, tidying
 from services.pricing.api import router
 from services.pricing.handlers import HANDLERS
 from shared.clock import Clock, utc_now
@@ -17,6 +17,7 @@ from shared.worker import Loop, every, main, run_worker
 
 # How late a scheduled version or a new rollout may be noticed; a running rollout does not wait.
 ROLLOUT_IDLE_SECONDS = 0.5
+TIDY_SECONDS = 30.0
 
 
 def create_web(settings: Settings, clock: Clock = utc_now) -> FastAPI:
@@ -43,7 +44,10 @@ def _loops(settings: Settings, sessions: Sessions) -> Sequence[Loop]:
         step = partial(rollout.run_once, sessions, utc_now, None, memory)
         await every(stop, ROLLOUT_IDLE_SECONDS, step)
 
-    return (look_ahead, roll_out)
+    async def tidy(stop: asyncio.Event) -> None:
+        await every(stop, TIDY_SECONDS, partial(tidying.run_once, sessions))
+
+    return (look_ahead, roll_out, tidy)
 
 
 if __name__ == "__main__":
