@@ -13,8 +13,6 @@ from services.pricing.versions import publish_version
 from shared.trace import Cause
 
 AUTHOR = "migration"
-# Nobody is priced yet: there is nothing to preview, and nobody else who could approve it.
-APPROVER = "farebox defaults"
 REASON = "default configuration"
 CAUSE = Cause("migration:default-configuration")
 
@@ -54,6 +52,7 @@ async def create_default_config(session: AsyncSession, now: datetime) -> int | N
         return None
     author = Decision(AUTHOR, REASON, now, CAUSE)
     config = await create_draft(session, ConfigDraft.model_validate(DEFAULT), author)
-    digest = await approve_unseen(session, config, Decision(APPROVER, REASON, now, CAUSE))
+    # Nobody is priced yet: there is nothing to preview, and nobody else who could approve it.
+    digest = await approve_unseen(session, config, author)
     await publish_version(session, config.version, digest, author)
     return config.version

@@ -5,6 +5,7 @@ Any change makes it a draft again: what was shown and approved was another price
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import orjson
@@ -19,8 +20,10 @@ from services.pricing.layers import HOLD, IN_FORCE
 from services.pricing.models import Preview, PreviewItem, PriceScope, PricingConfig
 from services.pricing.scopes import Scope
 from services.pricing.versions import (
+    UNSEEN,
     AlreadyPublished,
     OtherHash,
+    activate_due,
     get_config,
     locked_config,
     scope_of,
@@ -208,17 +211,25 @@ async def approve(
 
 
 async def approve_unseen(session: AsyncSession, config: PricingConfig, decision: Decision) -> str:
-    """Approve what farebox itself wrote, with nobody there yet to be shown a preview to.  Returns the hash."""
+    """Approve what farebox itself wrote, with nobody there yet to be shown a preview to.  Returns the hash.
+
+    Whoever decides, the approval is said to be UNSEEN: only such a version is published without a preview.
+    """
     digest = content_digest(config, await scope_of(session, config)).hex()
     config.status, config.preview_hash = "previewed", digest
     await session.flush()
-    await approve(session, config.version, digest, decision)
+    await approve(session, config.version, digest, replace(decision, by=UNSEEN))
     return digest
 
 
 async def withdraw(session: AsyncSession, version: int, decision: Decision) -> PricingConfig:
-    """Give it up, unless it is in force.  Raises VersionNotFound, AlreadyPublished, VersionWithdrawn."""
+    """Give it up, unless it is in force or about to be.
+
+    Raises VersionNotFound, AlreadyPublished, VersionWithdrawn, TooLateToWithdraw.
+    """
     await session.execute(select(func.pg_advisory_xact_lock(HOLD)))
+    # Whose time has come is in force, whether or not the worker has noticed: customers are priced by it.
+    await activate_due(session, decision.at)
     config = await locked_config(session, version)
     if config.status == "scheduled":
         await withdraw_scheduled(session, config, decision)

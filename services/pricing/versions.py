@@ -23,6 +23,11 @@ from shared.outbox import publish
 SCHEDULE_AT_MOST = timedelta(days=3_660)
 # So few turn out otherwise in any business that goes on while a preview is read.
 DRIFT_AT_LEAST = 10
+# Clocks of processes differ: somebody may be priced by it already.
+WITHDRAW_BEFORE = timedelta(minutes=1)
+# Who "approved" what farebox wrote itself, and what was published before there were approvals.
+UNSEEN = "farebox defaults"
+WITHOUT_PREVIEW = frozenset({UNSEEN, "published before approvals"})
 
 
 class VersionNotFound(NotFound):
@@ -39,6 +44,14 @@ class NotApproved(Conflict):
 
 class OtherHash(Conflict):
     title = "This is not what the preview showed"
+
+
+class PreviewGone(Conflict):
+    title = "The preview that was approved is not there any more"
+
+
+class TooLateToWithdraw(Conflict):
+    title = "The price version is about to be in force"
 
 
 class EffectiveTimeTaken(Conflict):
@@ -82,13 +95,15 @@ async def publish_version(
 ) -> PricingConfig:
     """Put what was approved in force, now or later, and say so.  One that is in force now starts its rollout.
 
-    Raises VersionNotFound, AlreadyPublished, NotApproved, OtherHash, EffectiveTimeTaken,
+    Raises VersionNotFound, AlreadyPublished, NotApproved, OtherHash, PreviewGone, EffectiveTimeTaken,
     EffectiveTimeOutOfRange, NoPriceInForce.
     """
     await session.execute(select(func.pg_advisory_xact_lock(HOLD)))
     await _activate_due(session, decision.at)
     config = await locked_config(session, version)
     _check_approval(config, approved_hash)
+    if config.approved_by not in WITHOUT_PREVIEW and await _preview_of(session, config) is None:
+        raise PreviewGone(f"preview price version {version} again, and have it approved")
     start = _start_of(config, decision.at)
     fact = await _published(session, config, start, decision)
     end = await _make_room(session, config.scope_id, start, decision.at)
@@ -107,10 +122,17 @@ async def publish_version(
 async def withdraw_scheduled(
     session: AsyncSession, config: PricingConfig, decision: Decision
 ) -> None:
-    """Take back what was published for later: whatever was to end then goes on, and a fact says so."""
+    """Take back what was published for later: whatever was to end then goes on, and a fact says so.
+
+    Raises TooLateToWithdraw.
+    """
     if config.effective_from is None:
         raise ValueError(f"price version {config.version} was never published")
     start, end = config.effective_from, config.effective_to
+    if start <= decision.at + WITHDRAW_BEFORE:
+        raise TooLateToWithdraw(
+            f"price version {config.version} takes effect at {start.isoformat()}; revert it then"
+        )
     fact = await _published(session, config, start, decision)
     config.status = "withdrawn"
     # Before the one before it is written: the constraint looks at each row as it comes.
@@ -174,23 +196,27 @@ async def _activate_due(session: AsyncSession, now: datetime) -> int:
 
 async def _start_rollout(session: AsyncSession, config: PricingConfig, now: datetime) -> None:
     """Held to what its preview showed; a version that farebox made itself had none."""
-    preview = await session.scalar(
+    preview = await _preview_of(session, config)
+    rollout = Rollout(price_version=config.version, status="listing", started_at=now)
+    if preview is not None:
+        moved = preview.totals["outcomes"]["moved"]
+        rollout.preview_id = preview.id
+        rollout.drift_limit = drift_limit(moved, config.drift_limit_percent)
+    elif config.approved_by not in WITHOUT_PREVIEW:
+        # Published for later, and gone since: moved by nobody's approval it is not.
+        rollout.status, rollout.resume_status = "stopped", "listing"
+        rollout.detail = "the preview that was approved is not there any more"
+        rollout.changed_by, rollout.changed_at = "farebox", now
+    session.add(rollout)
+
+
+async def _preview_of(session: AsyncSession, config: PricingConfig) -> Preview | None:
+    """The one that was approved."""
+    return await session.scalar(
         select(Preview).where(
             Preview.price_version == config.version,
             Preview.status == "done",
             Preview.hash == config.approved_hash,
-        )
-    )
-    limit = None
-    if preview is not None:
-        limit = drift_limit(preview.totals["outcomes"]["moved"], config.drift_limit_percent)
-    session.add(
-        Rollout(
-            price_version=config.version,
-            status="listing",
-            started_at=now,
-            preview_id=preview.id if preview else None,
-            drift_limit=limit,
         )
     )
 

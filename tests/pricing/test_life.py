@@ -10,7 +10,14 @@ from services.pricing.drafts import ConfigDraft
 from services.pricing.layers import layers
 from services.pricing.life import approve, create_draft, revise_draft, start_preview, withdraw
 from services.pricing.models import PricingConfig
-from services.pricing.versions import activate_due, drift_limit
+from services.pricing.versions import (
+    AlreadyPublished,
+    PreviewGone,
+    TooLateToWithdraw,
+    activate_due,
+    drift_limit,
+    publish_version,
+)
 from shared.db import Sessions
 from shared.events import ConfigPublished
 from tests.conftest import Database
@@ -22,6 +29,7 @@ from tests.pricing.conftest import (
     decision,
     hear_storefront,
     publish_config,
+    publish_previewed,
 )
 
 DEARER = {**CONFIG, "admin_percentage": "20"}
@@ -229,6 +237,40 @@ async def test_what_was_published_for_later_is_withdrawn_and_what_it_was_to_end_
     ]
     async with sessions.begin() as session:
         assert await activate_due(session, clock.pass_(days=10)) == 0
+
+
+async def test_what_should_be_in_force_by_now_is_not_withdrawn_although_no_worker_noticed(
+    sessions: Sessions, clock: Ticking
+) -> None:
+    await publish_config(sessions, clock.now)
+    later = await publish_config(sessions, clock.now, DEARER, clock.now + timedelta(hours=1))
+    for minutes, refused in ((59.5, TooLateToWithdraw), (5, AlreadyPublished)):
+        clock.pass_(minutes=minutes)
+        with pytest.raises(refused):
+            async with sessions.begin() as session:
+                await withdraw(session, later, decision("ada", clock.now))
+
+
+async def test_what_was_approved_is_not_published_once_its_preview_is_gone(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    later = clock.now + timedelta(days=1)
+    now = await publish_previewed(sessions, clock.now, {**DEARER, "effective_from": later})
+    await shop.storefront.execute("DELETE FROM pricing.previews")
+    async with sessions.begin() as session:
+        config = await create_draft(
+            session, ConfigDraft.model_validate(CONFIG), decision("ada", clock.now)
+        )
+        config.status, config.preview_hash = "previewed", "seen"
+        await session.flush()
+        await approve(session, config.version, "seen", decision("grace", clock.now))
+        with pytest.raises(PreviewGone):
+            await publish_version(session, config.version, "seen", decision("ada", clock.now))
+    # Published for later, and gone before: its rollout does not begin by itself.
+    async with sessions.begin() as session:
+        await activate_due(session, later)
+    started = await shop.storefront.fetchrow("SELECT price_version, status FROM pricing.rollouts")
+    assert tuple(started) == (now, "stopped")
 
 
 async def test_a_version_that_nobody_noticed_in_its_time_has_a_rollout_all_the_same(
