@@ -114,6 +114,15 @@ async def test_what_others_know_already_is_not_announced_again(
     assert (await lived.payments(), await facts(lived)) == (before, said)
 
 
+async def test_a_fold_that_lacks_what_no_event_told_is_no_difference(
+    lived: Service, database: Database
+) -> None:
+    await lived.rows("UPDATE payment_intents SET fold = fold - 'denied' - 'saved'")
+    assert (await proven(database)).ok
+    await lived.rows("UPDATE payment_intents SET fold = fold || '{\"unheard_of\": 1}'")
+    assert len((await proven(database)).differed) == len(LIVES)
+
+
 async def test_a_row_that_was_lost_comes_back_at_the_revision_that_was_told_last(
     lived: Service, database: Database
 ) -> None:

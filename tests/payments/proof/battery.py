@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import iscoroutinefunction
 from random import Random
 from types import ModuleType
 from typing import Any
@@ -10,11 +11,28 @@ from typing import Any
 import pytest
 
 from embedded.stripe_sandbox import LIFECYCLES
-from tests.payments import test_details, test_fold_rules, test_release, test_state
+from tests.payments import (
+    test_details,
+    test_fold_rules,
+    test_gateway,
+    test_release,
+    test_shapes,
+    test_state,
+    test_words,
+)
 from tests.payments.proof import test_rules
 
 # Cheap and telling first: most mutants die at once.
-MODULES = (test_rules, test_state, test_release, test_fold_rules, test_details)
+MODULES = (
+    test_rules,
+    test_state,
+    test_release,
+    test_words,
+    test_gateway,
+    test_shapes,
+    test_fold_rules,
+    test_details,
+)
 ALL_LIVES = sorted(LIFECYCLES)
 # What Hypothesis would draw, for the tests that it feeds.
 # What they see, the others see too, in a hundredth of the time.
@@ -42,7 +60,7 @@ def notices() -> str | None:
 
 def _calls(module: ModuleType) -> Iterator[tuple[str, Callable[[], None]]]:
     for name, test in vars(module).items():
-        if not name.startswith("test_") or name in SLOW:
+        if not name.startswith("test_") or name in SLOW or iscoroutinefunction(test):
             continue
         drawn = getattr(test, "hypothesis", None)
         if drawn is not None:
