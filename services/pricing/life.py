@@ -24,6 +24,7 @@ from services.pricing.versions import (
     AlreadyPublished,
     OtherHash,
     activate_due,
+    check_effective_from,
     get_config,
     locked_config,
     scope_of,
@@ -65,7 +66,8 @@ class RevertsNothingElse(Conflict):
 async def create_draft(
     session: AsyncSession, draft: ConfigDraft, decision: Decision
 ) -> PricingConfig:
-    """Raises UnknownVariant."""
+    """Raises UnknownVariant, EffectiveTimeOutOfRange."""
+    check_effective_from(draft.effective_from, decision.at)
     await _check_variants(session, draft)
     scope_id = await _scope_id(session, draft.scope)
     return await _add(session, PricingConfig(**draft.stored(), scope_id=scope_id), decision)
@@ -76,8 +78,9 @@ async def draft_revert(
 ) -> PricingConfig:
     """A draft that gives everybody whom `version` moved what they had before.
 
-    Raises VersionNotFound, NothingToRevert.
+    Raises VersionNotFound, NothingToRevert, EffectiveTimeOutOfRange.
     """
+    check_effective_from(wishes.effective_from, decision.at)
     config = await get_config(session, version)
     if config.status != "active":
         raise NothingToRevert(
@@ -112,8 +115,10 @@ async def revise_draft(
 ) -> PricingConfig:
     """Write it anew; whoever does is one of its authors from now on.
 
-    Raises VersionNotFound, AlreadyPublished, VersionWithdrawn, RevertsNothingElse, UnknownVariant.
+    Raises VersionNotFound, AlreadyPublished, VersionWithdrawn, RevertsNothingElse, UnknownVariant,
+    EffectiveTimeOutOfRange.
     """
+    check_effective_from(draft.effective_from, decision.at)
     await _check_variants(session, draft)
     config = await _editable(session, version)
     if config.reverts is not None:

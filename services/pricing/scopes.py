@@ -16,8 +16,19 @@ EVERYTHING = "everything"
 # More than a list is for: a cohort of so many has something else in common to be named by.
 SUBSCRIPTIONS_MAX = 10_000
 
+# Outside these an instant is a slip, and calendars that count on from it come to an end.
+FIRST = datetime(2000, 1, 1, tzinfo=UTC)
+LAST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _sane(at: datetime) -> datetime:
+    if not FIRST <= at <= LAST:
+        raise ValueError(f"write a time between {FIRST.year} and {LAST.year}")
+    return at.astimezone(UTC)
+
+
 # One way to write an instant, whatever offset it came with.
-Instant = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+Instant = Annotated[AwareDatetime, AfterValidator(_sane)]
 
 
 @dataclass(frozen=True)

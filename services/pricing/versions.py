@@ -270,13 +270,17 @@ def _check_approval(config: PricingConfig, approved_hash: str) -> None:
 
 
 def _start_of(config: PricingConfig, now: datetime) -> datetime:
-    start = config.effective_from or now
-    if not now <= start <= now + SCHEDULE_AT_MOST:
+    check_effective_from(config.effective_from, now)
+    return config.effective_from or now
+
+
+def check_effective_from(start: datetime | None, now: datetime) -> None:
+    """Raises EffectiveTimeOutOfRange."""
+    if start is not None and not now <= start <= now + SCHEDULE_AT_MOST:
         raise EffectiveTimeOutOfRange(
             f"{start.isoformat()} is past or more than {SCHEDULE_AT_MOST.days} days ahead;"
             " write another effective_from into the draft, or none for now"
         )
-    return start
 
 
 async def _published(

@@ -7,9 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from services.pricing.api.access import SUBSCRIPTIONS_READ
-from services.pricing.api.shapes import LAST, Instant, View
+from services.pricing.api.shapes import Instant, View
 from services.pricing.domain import CostKind
 from services.pricing.explaining import Explained, Part, explain
+from services.pricing.scopes import LAST
 from services.pricing.subscriptions import get_subscription
 from shared.events import CostBreakdown
 from shared.web import Now, Session

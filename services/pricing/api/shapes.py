@@ -1,13 +1,12 @@
 """What requests and answers of pricing's API are made of."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Annotated, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import Query
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from services.pricing.scopes import Instant as BoundedInstant
 from shared.events import BoxLine
 
 T = TypeVar("T")
@@ -23,15 +23,6 @@ T = TypeVar("T")
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500  # a page that a browser and a log line still carry
 MAX_LINES = 100  # of a box; one basket, not a catalogue
-# Outside these an instant is a slip, and PostgreSQL and Python disagree on how far they reach.
-FIRST = datetime(2000, 1, 1, tzinfo=UTC)
-LAST = datetime(2200, 1, 1, tzinfo=UTC)
-
-
-def _sane(at: datetime) -> datetime:
-    if not FIRST <= at <= LAST:
-        raise ValueError(f"write a time between {FIRST.year} and {LAST.year}")
-    return at
 
 
 def _written(value: object) -> object:
@@ -42,7 +33,7 @@ def _written(value: object) -> object:
             raise ValueError("write it as a string, such as 2026-03-01 or 2026-03-01T12:00:00Z")
 
 
-Instant = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_sane)]
+Instant = Annotated[BoundedInstant, BeforeValidator(_written)]
 Day = Annotated[date, BeforeValidator(_written)]
 # One line of text that PostgreSQL can hold and a log line shows as it is.
 Text = Annotated[
