@@ -107,6 +107,10 @@ def now(request: Request) -> datetime:
     return cast("Clock", request.app.state.clock)()
 
 
+def configured(request: Request) -> Settings:
+    return cast("Settings", request.app.state.settings)
+
+
 def cause() -> Cause:
     return request_cause.get()
 
@@ -114,6 +118,7 @@ def cause() -> Cause:
 # `function` scope: the commit comes before the answer, so that a 2xx is never a promise.
 Session = Annotated[AsyncSession, Depends(transaction, scope="function")]
 Now = Annotated[datetime, Depends(now)]
+Configured = Annotated[Settings, Depends(configured)]
 RequestCause = Annotated[Cause, Depends(cause)]
 
 

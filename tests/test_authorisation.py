@@ -34,7 +34,7 @@ ALLOWED = {
         *("GET /drafts/{version}/preview", "GET /drafts/{version}/preview/subscriptions"),
         *("GET /configs", "GET /configs/{version}", "GET /configs/{version}/decisions"),
         *("GET /configs/{version}/rollout", "GET /configs/{version}/rollout/subscriptions"),
-        *("GET /notices", "POST /quotes"),
+        *("GET /notices", "POST /quotes", "GET /variants/{variant_id}/lowest-price"),
     },
     "pricing:write": {
         *("POST /drafts", "PUT /drafts/{version}", "POST /drafts/{version}/preview"),

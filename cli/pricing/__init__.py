@@ -4,6 +4,7 @@ import typer
 
 from cli.pricing.drafts import approve, draft, list_versions, preview, publish, revert, withdraw
 from cli.pricing.rollouts import notices, rollout, told
+from cli.pricing.variants import lowest_price
 
 pricing = typer.Typer(
     help="Prices: draft, preview, approve by another key, publish, and follow the rollout.",
@@ -13,4 +14,5 @@ pricing = typer.Typer(
 pricing.command("list")(list_versions)
 for command in (draft, preview, approve, publish, withdraw, revert, notices, told):
     pricing.command()(command)
+pricing.command("lowest-price")(lowest_price)
 pricing.add_typer(rollout, name="rollout")

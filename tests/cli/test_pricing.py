@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from services.pricing import preview, rollout
@@ -14,7 +15,7 @@ from shared.clock import utc_now
 from shared.db import create_engine, create_sessions
 from tests.cli.conftest import Farebox
 from tests.conftest import Database
-from tests.pricing.conftest import CONFIG
+from tests.pricing.conftest import CONFIG, Shop
 from tests.pricing.test_openapi import web
 
 WRITES = ("pricing:read", "pricing:write")
@@ -41,6 +42,14 @@ def worker(database: Database) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+async def sold(database: Database) -> str:
+    """A variant of 12.50 USD."""
+    connection = await asyncpg.connect(database.url)
+    variant = await Shop(connection).variant(1_250)
+    await connection.close()
+    return str(variant)
 
 
 def test_a_price_goes_from_draft_to_rollout_by_two_keys(
@@ -84,6 +93,13 @@ def test_a_price_goes_from_draft_to_rollout_by_two_keys(
         assert (followed.code, "is done" in followed.out) == (0, True)
         late = farebox("pricing", "rollout", "pause", version, "--because", "lunch")
         assert (late.code, "the rollout is done" in late.err) == (1, True)
+        variant = asyncio.run(sold(database))
+        lowest = farebox("pricing", "lowest-price", variant, "--currency", "USD")
+        assert (lowest.code, lowest.out.split(" from ")[0]) == (0, "12.50 USD")
+        assert "prices are known since" in lowest.out
+        early = ("--currency", "USD", "--at", "2020-01-01", "--json")
+        unknown = farebox("pricing", "lowest-price", variant, *early)
+        assert (unknown.code, "No price was known then" in unknown.err) == (1, True)
         listed = farebox("pricing", "list")
         assert [word in listed.out for word in ("everything", "active", "grace")] == [True] * 3
 

@@ -2,7 +2,16 @@
 
 from fastapi import APIRouter
 
-from services.pricing.api import configs, costs, drafts, notices, quotes, rollouts, subscriptions
+from services.pricing.api import (
+    configs,
+    costs,
+    drafts,
+    notices,
+    quotes,
+    rollouts,
+    subscriptions,
+    variants,
+)
 from services.pricing.api.shapes import PROBLEMS
 
 router = APIRouter(responses=PROBLEMS)
@@ -11,5 +20,6 @@ router.include_router(configs.router)
 router.include_router(rollouts.router)
 router.include_router(notices.router)
 router.include_router(quotes.router)
+router.include_router(variants.router)
 router.include_router(subscriptions.router)
 router.include_router(costs.router)
