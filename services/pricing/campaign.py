@@ -118,6 +118,9 @@ class Campaign:
         for other in on:
             if other.scope_id == self.layer.scope_id and _order(other) >= _order(self.layer):
                 return Verdict("kept", "came_first", f"price version {other.number} came first")
+        if self.reverts is not None and on and not self._takes_back(on):
+            detail = f"price version {self.reverts.number} never moved it"
+            return Verdict("kept", "never_moved", detail)
         earlier = self._earlier(group.before or ())
         restores = self._takes_back(on) and (
             # A cohort that had no version of its own before has none again.

@@ -79,6 +79,7 @@ class Turn:
     """Whose turn it is, and up to which id everybody has had it."""
 
     ids: Sequence[UUID]
+    first: UUID
     reached: UUID
 
     @property
@@ -108,7 +109,7 @@ async def next_turn(
     last = await session.scalar(WINDOW, {"first": first, "rows": window}) or LAST_ID
     values = scope.values | {"first": first, "last": last, "rows": rows}
     ids = (await session.scalars(members(scope.condition, lock=lock), values)).all()
-    return Turn(ids, ids[-1] if len(ids) == rows else last)
+    return Turn(ids, first, ids[-1] if len(ids) == rows else last)
 
 
 async def ask(

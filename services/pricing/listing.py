@@ -7,12 +7,15 @@ from uuid import UUID
 from services.pricing.alone import price_alone
 from services.pricing.chunk import dumps
 from services.pricing.moving import Chunk, ended_item, item, settle
+from services.pricing.operating import ACCEPTED, RETRIED
 from services.pricing.planning import Plan, plan_chunk, plans_alone
-from services.pricing.rollout_sql import NOTIFY
+from services.pricing.rollout_sql import NOTIFY, REDATE, TURNS
 from services.pricing.timing import Due, Stays
 from shared.events import NoticeDue, derived_id
 from shared.outbox import publish
 from shared.trace import Cause
+
+AGAIN = (ACCEPTED, RETRIED)
 
 
 async def list_chunk(chunk: Chunk) -> None:
@@ -27,6 +30,43 @@ async def list_chunk(chunk: Chunk) -> None:
     notices = [plan for plan in plans if isinstance(plan.turn, Due) and plan.turn.notify_by]
     await settle(chunk, settled + [_planned(plan, chunk.version) for plan in plans])
     await _notify(chunk, notices)
+
+
+async def plan_again(chunk: Chunk) -> Sequence[UUID]:
+    """Whose time has really come, as subscriptions are now; a later time is noted, and who stays ends here.
+
+    Never earlier than it was said before; what an operator took up again is not planned any more.
+    """
+    session, campaign = chunk.session, chunk.campaign
+    values = {"version": chunk.version, "ids": chunk.ids}
+    turns = {row.subscription_id: row for row in await session.execute(TURNS, values)}
+    ids = [i for i in chunk.ids if turns[i].code not in AGAIN and turns[i].effective_at is not None]
+    if campaign.at_once or not ids:
+        return chunk.ids
+    planned = await plan_chunk(session, campaign, ids, chunk.known)
+    results = await price_alone(session, campaign, planned.alone) if planned.alone else []
+    later: list[dict[str, object]] = []
+    ended: list[dict[str, object]] = []
+    not_now: set[UUID] = set()
+    for plan in (*planned.plans, *plans_alone(campaign, results)):
+        said = turns[plan.subscription_id]
+        match plan.turn:
+            case Stays(code=code):
+                ended.append(item(plan.subscription_id, "kept", code))
+            case Due() as due if due.notify_by is not None and said.notice_id is None:
+                ended.append(item(plan.subscription_id, "kept", "not_told"))
+            case Due() as due if due.at > said.effective_at:
+                dates: dict[str, object] = {"due_at": due.carry_out_at, "effective_at": due.at}
+                later.append(dates | {"id": plan.subscription_id})
+                if due.carry_out_at > chunk.why.at:
+                    not_now.add(plan.subscription_id)
+            case Due():
+                pass
+    await settle(chunk, ended)
+    if later:
+        await session.execute(REDATE, {"version": chunk.version, "rows": dumps(later)})
+    not_now |= {UUID(str(row["id"])) for row in ended}
+    return [i for i in chunk.ids if i not in not_now]
 
 
 def _planned(plan: Plan, version: int) -> dict[str, object]:

@@ -10,11 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing.campaign import OUTCOMES, Outcome
 from services.pricing.decisions import Decision, note
 from services.pricing.models import Preview, Rollout, RolloutItem
-from services.pricing.versions import get_config
+from services.pricing.versions import drift_limit, get_config
 from shared.errors import Conflict, NotFound
 
-# What a preview or a failure said no to, and somebody looked at: done as it comes out now.
+# What the preview says no to, and somebody looked at: done as it comes out now.
 ACCEPTED = "accepted"
+# What failed is still held to the preview: what nobody approved is deferred, and somebody may accept it.
+RETRIED = "retried"
 # Deferred for the preview's sake; what was canceled or replaced is not taken up again.
 HELD_TO_PREVIEW = ("changed", "new_since_preview")
 
@@ -96,8 +98,8 @@ async def resume(session: AsyncSession, version: int, decision: Decision) -> Rol
     Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
     """
     rollout = await _in(session, version, ("paused", "stopped"), "resume")
-    if rollout.status == "stopped" and rollout.drift_limit is not None:
-        rollout.drift_limit += rollout.drifted
+    if rollout.drift_limit is not None and rollout.drifted > rollout.drift_limit:
+        rollout.drift_limit = rollout.drifted + await _first_limit(session, rollout)
     rollout.status, rollout.resume_status = rollout.resume_status or "listing", None
     return await _decided(session, rollout, "resumed", decision)
 
@@ -121,31 +123,42 @@ async def apply_deferred(session: AsyncSession, version: int, decision: Decision
     Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
     """
     rollout = await _in(session, version, ("running", "done"), "apply deferred results of")
-    return await _again(
-        session, rollout, ("deferred", HELD_TO_PREVIEW), "deferred applied", decision
-    )
+    which = Which("deferred", HELD_TO_PREVIEW, ACCEPTED)
+    return await _again(session, rollout, which, "deferred applied", decision)
 
 
 async def retry_failed(session: AsyncSession, version: int, decision: Decision) -> int:
-    """Try again what failed; how many.  Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState."""
+    """Try again what failed, how many; what comes out otherwise than the preview said is deferred.
+
+    Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
+    """
     rollout = await _in(session, version, ("running", "done"), "retry failures of")
-    return await _again(session, rollout, ("failed", None), "failures retried", decision)
+    which = Which("failed", None, RETRIED)
+    return await _again(session, rollout, which, "failures retried", decision)
+
+
+@dataclass(frozen=True)
+class Which:
+    """Items to take up again, and how they are marked."""
+
+    outcome: Outcome
+    codes: Sequence[str] | None
+    mark: str
 
 
 async def _again(
     session: AsyncSession,
     rollout: Rollout,
-    which: tuple[Outcome, Sequence[str] | None],
+    which: Which,
     action: str,
     decision: Decision,
 ) -> int:
-    outcome, codes = which
     values: Mapping[str, object] = {
         "version": rollout.price_version,
         "now": decision.at,
-        "outcome": outcome,
-        "codes": None if codes is None else list(codes),
-        "accepted": ACCEPTED,
+        "outcome": which.outcome,
+        "codes": None if which.codes is None else list(which.codes),
+        "mark": which.mark,
     }
     done = await session.execute(_AGAIN, values)
     count = done.rowcount if isinstance(done, CursorResult) else 0
@@ -181,6 +194,12 @@ async def _decided(
     return rollout
 
 
+async def _first_limit(session: AsyncSession, rollout: Rollout) -> int:
+    config = await get_config(session, rollout.price_version)
+    preview = await session.get_one(Preview, rollout.preview_id)
+    return drift_limit(preview.totals["outcomes"]["moved"], config.drift_limit_percent)
+
+
 async def _expected(session: AsyncSession, rollout: Rollout) -> int:
     if rollout.preview_id is not None:
         statement = select(Preview.counted).where(Preview.id == rollout.preview_id)
@@ -190,7 +209,7 @@ async def _expected(session: AsyncSession, rollout: Rollout) -> int:
 
 # In effect from when somebody said so: what was paid in between stays what it was.
 _AGAIN = text("""
-UPDATE rollout_items SET outcome = NULL, detail = NULL, code = :accepted, due_at = :now,
+UPDATE rollout_items SET outcome = NULL, detail = NULL, code = :mark, due_at = :now,
     effective_at = greatest(effective_at, :now)
 WHERE price_version = :version AND outcome = :outcome
     AND (CAST(:codes AS text[]) IS NULL OR code = ANY (CAST(:codes AS text[])))

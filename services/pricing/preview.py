@@ -22,7 +22,7 @@ from services.pricing.chunk import FIRST_ID, Disagreement, Known, ask, dumps, ne
 from services.pricing.layers import as_layer, layers
 from services.pricing.models import Preview, PriceScope, PricingConfig
 from services.pricing.planning import Plan, plan_chunk, plans_alone
-from services.pricing.pricing_sql import STEPS, Shape, left, priced
+from services.pricing.pricing_sql import STEPS, Shape, left, priced, said_by
 from services.pricing.timing import Due, Stays, Timing
 from services.pricing.totals import Counted, Extreme, Totals, bucket_of
 from shared import log
@@ -33,6 +33,7 @@ from shared.db import Sessions
 WALK_ROWS = 5_000
 # One link of the hash chain: what a preview's hash is does not hang on how it was walked.
 LINK_ROWS = 20_000
+UNFINISHED = ("running", "hashing")
 UTC = ZoneInfo("UTC")
 COUNTED: TypeAdapter[list[Counted]] = TypeAdapter(list[Counted])
 EXTREME: TypeAdapter[list[Extreme]] = TypeAdapter(list[Extreme])
@@ -53,18 +54,20 @@ class Walker:
 async def run_once(sessions: Sessions, clock: Clock, walker: Walker | None = None) -> int:
     """One step of one preview in one transaction.  0: nothing to do."""
     walker = walker or Walker()
+    number = 0
     try:
         async with sessions.begin() as session:
             found = await _next(session)
             if found is None:
                 return 0
+            number = found[0].id
             await _step(session, *found, clock, walker)
     except Disagreement as error:
         walker.known.of(None)
         async with sessions.begin() as session:
-            found = await _next(session)
-            if found is not None:
-                found[0].status, found[0].detail = "failed", error.detail
+            preview = await session.get_one(Preview, number, with_for_update=True)
+            if preview.status in UNFINISHED:
+                preview.status, preview.detail = "failed", error.detail
         logger.error("preview failed", error=error.detail)
     return 1
 
@@ -74,9 +77,7 @@ async def _next(session: AsyncSession) -> tuple[Preview, PricingConfig] | None:
 
     One worker for each: another one takes the next step later.
     """
-    unfinished = select(Preview.id, Preview.price_version).where(
-        Preview.status.in_(("running", "hashing"))
-    )
+    unfinished = select(Preview.id, Preview.price_version).where(Preview.status.in_(UNFINISHED))
     found = (await session.execute(unfinished.order_by(Preview.id).limit(1))).one_or_none()
     if found is None:
         return None
@@ -85,7 +86,7 @@ async def _next(session: AsyncSession) -> tuple[Preview, PricingConfig] | None:
         with_for_update={"skip_locked": True, "key_share": True},
     )
     preview = await session.get(Preview, found.id, with_for_update={"skip_locked": True})
-    if config is None or preview is None or preview.status not in ("running", "hashing"):
+    if config is None or preview is None or preview.status not in UNFINISHED:
         return None
     return preview, config
 
@@ -112,7 +113,8 @@ async def _campaign(
         layer,
         {**published.all, layer.number: layer},
         Timing.model_validate(config.timing),
-        preview.started_at,
+        # Its rollout begins when it takes effect, not before.
+        max(preview.started_at, preview.effective_from),
         walker.zone,
         published.current(preview.effective_from),
         None if config.reverts is None else published.all[config.reverts],
@@ -256,7 +258,7 @@ WITH {priced(shape)}, plans AS MATERIALIZED (
         CASE WHEN p.verdict IS NOT NULL THEN p.code WHEN l.code IS NOT NULL THEN l.code
             WHEN p.same THEN 'same_cents' ELSE p.code END AS code,
         l.code IS NOT NULL OR p.verdict = 'kept' AS stays, p.old_total, p.total,
-        coalesce(jsonb_hash_extended(p.new, 0), 0) AS digest, l.due_at
+        {said_by("p.new")} AS digest, l.due_at
     FROM priced p LEFT JOIN plans l USING (id) LEFT JOIN user_tiers u ON u.user_id = p.user_id
 ), items AS MATERIALIZED (
     SELECT *, CASE WHEN stays THEN old_total ELSE total END AS new_total,
@@ -285,11 +287,11 @@ SELECT (SELECT jsonb_agg(to_jsonb(counted)) FROM counted) AS counted,
 """)
 
 
-_ALONE = text("""
+_ALONE = text(f"""
 INSERT INTO preview_items (preview_id, subscription_id, outcome, code, reason, currency,
     old_total_minor, new_total_minor, digest, due_at)
 SELECT CAST(:preview AS bigint), id, outcome, code, reason, currency, old_minor, new_minor,
-    coalesce(jsonb_hash_extended(new, 0), 0), due_at
+    {said_by("new")}, due_at
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, outcome text, code text, reason text,
     currency text, old_minor bigint, new_minor bigint, new jsonb, due_at timestamptz)
 ORDER BY id

@@ -160,6 +160,16 @@ def left(shape: Shape) -> str:
     return LEFT.format(too_large=large if shape.prices else "false")
 
 
+def said_by(new: str) -> str:
+    """A number for what the customer said: his lines as they end up, currency, delivery, discount; 0: no price.
+
+    Not for what versions say: several of them may move one subscription, each approved by itself.
+    """
+    said = ("-> 'variants'", "-> 'currency'", "-> 'delivery_type'", "-> 'place'")
+    row = ", ".join(f"{new} {each}" for each in (*said, "-> 'loyalty_discount_minor'"))
+    return f"CASE WHEN {new} IS NULL THEN 0 ELSE hash_record_extended(ROW({row}), 0) END"
+
+
 @dataclass(frozen=True)
 class Covered:
     """A scope as SQL over s (subscriptions), a (addresses) and u (user_tiers)."""

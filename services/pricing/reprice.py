@@ -42,7 +42,7 @@ from shared import log
 from shared.events import TierName
 
 # Why a rollout that is through with a subscription left it where it was, for longer than it lasted.
-HOLDING_CODES = ("grandfathered", "not_told")
+HOLDING_CODES = ("grandfathered", "not_told", "never_moved")
 # Who has never earned a point.
 FIRST_TIER: TierName = "bronze"
 TIER: TypeAdapter[TierName] = TypeAdapter(TierName)

@@ -6,6 +6,7 @@ held against the preview that was approved.  Everybody ends as moved, kept, excl
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -18,11 +19,11 @@ from services.pricing.campaign import Campaign
 from services.pricing.chunk import Disagreement, Known, Turn, dumps, next_turn
 from services.pricing.costs import Why
 from services.pricing.layers import Layers, Version, current_versions
-from services.pricing.listing import list_chunk
+from services.pricing.listing import list_chunk, plan_again
 from services.pricing.models import Rollout
 from services.pricing.moving import Chunk, ended_item, item, move_chunk, settle, stop
 from services.pricing.pricing_sql import covered, membership
-from services.pricing.rollout_sql import DUE, NEXT, SETTLE, WAITING
+from services.pricing.rollout_sql import DUE, MISSING, NEXT, SETTLE, WAITING
 from services.pricing.versions import activate_due
 from shared import log
 from shared.clock import Clock
@@ -64,7 +65,7 @@ async def run_once(
     Without `chunk_rows` chunks are as large as the time allows that they may take.
     """
     memory = memory or Memory()
-    now, began = clock(), time.perf_counter()
+    now, began, version = clock(), time.perf_counter(), 0
     try:
         async with sessions.begin() as session:
             if await activate_due(session, now):
@@ -72,14 +73,15 @@ async def run_once(
             rollout = await _next(session, now)
             if rollout is None:
                 return 0
+            version = rollout.price_version
             done = await _step(session, rollout, now, chunk_rows or memory.rows, memory)
         memory.took(time.perf_counter() - began)
         return done
     except Disagreement as error:
         memory.known.of(None)
         async with sessions.begin() as session:
-            rollout = await _next(session, now)
-            if rollout is not None:
+            rollout = await session.get_one(Rollout, version, with_for_update=True)
+            if rollout.status in ("listing", "running"):
                 stop(rollout, error.detail, now)
     return 1
 
@@ -160,11 +162,16 @@ async def _walk(chunk: Chunk, rows: int) -> int:
         await move_chunk(chunk)
     elif turn.ids:
         await list_chunk(chunk)
-    _reached(rollout, turn)
+    await _reached(chunk.session, rollout, turn)
     return 1
 
 
-def _reached(rollout: Rollout, turn: Turn) -> None:
+async def _reached(session: AsyncSession, rollout: Rollout, turn: Turn) -> None:
+    """Whoever the preview knew and the walk did not find up to here is excluded."""
+    values = {"version": rollout.price_version, "preview": rollout.preview_id}
+    if rollout.preview_id is not None:
+        between = {"first": turn.first, "last": turn.reached}
+        await session.execute(MISSING, values | between)
     rollout.listed_to = turn.reached
     if turn.over and rollout.status == "listing":
         rollout.status = "running"
@@ -185,7 +192,8 @@ async def _carry_out(chunk: Chunk) -> int:
         if not is_covered
     ]
     await settle(chunk, [*map(ended_item, gone), *map(ended_item, left)])
-    ids = [i for i, is_covered in there.items() if is_covered]
+    here = replace(chunk, ids=[i for i, is_covered in there.items() if is_covered])
+    ids = here.ids if chunk.campaign.replaced_by is not None else await plan_again(here)
     if ids:
         await move_chunk(replace(chunk, ids=ids))
     return len(chunk.ids)
@@ -195,19 +203,23 @@ async def _give_up(
     session: AsyncSession, rollout: Rollout, campaign: Campaign, now: datetime
 ) -> int:
     """Whom a canceled rollout had not come to yet ends as deferred: nobody is left without an outcome."""
-    version = {"version": rollout.price_version, "rows": GIVE_UP_ROWS}
     if rollout.resume_status == "listing":
         turn = await next_turn(session, campaign, rollout.listed_to, GIVE_UP_ROWS, lock=False)
-        ids = turn.ids
-        _reached(rollout, turn)
-    else:
-        ids = (await session.scalars(WAITING, version)).all()
-        if not ids:
-            rollout.finished_at = now
-            logger.info("rollout canceled", version=rollout.price_version)
-    rows = [item(subscription_id, "deferred", "canceled") for subscription_id in ids]
-    await session.execute(SETTLE, version | {"rows": dumps(rows)})
+        await _canceled(session, rollout, turn.ids)
+        await _reached(session, rollout, turn)
+        return 1
+    values = {"version": rollout.price_version, "rows": GIVE_UP_ROWS}
+    ids = (await session.scalars(WAITING, values)).all()
+    await _canceled(session, rollout, ids)
+    if not ids:
+        rollout.finished_at = now
+        logger.info("rollout canceled", version=rollout.price_version)
     return 1
+
+
+async def _canceled(session: AsyncSession, rollout: Rollout, ids: Sequence[UUID]) -> None:
+    rows = [item(subscription_id, "deferred", "canceled") for subscription_id in ids]
+    await session.execute(SETTLE, {"version": rollout.price_version, "rows": dumps(rows)})
 
 
 def _finish(rollout: Rollout, now: datetime) -> int:

@@ -4,18 +4,23 @@ from functools import lru_cache
 
 from sqlalchemy import TextClause, text
 
-from services.pricing.pricing_sql import Shape, left, priced
+from services.pricing.pricing_sql import Shape, left, priced, said_by
 
 # Why a subscription whose result is known is not moved all the same; p is its result, t its item, n its notice,
 # i what the preview said of it.
-RULING = """
+RULING = f"""
     CASE WHEN EXISTS (SELECT FROM rollout_items newer WHERE newer.price_version = ANY (CAST(:newer AS integer[]))
             AND newer.subscription_id = p.id AND newer.outcome IS NULL AND newer.due_at <= t.due_at)
             THEN 'replaced'
         WHEN n.id IS NOT NULL AND (n.told_at IS NULL OR n.told_at > n.notify_by) THEN 'not_told'
         WHEN CAST(:preview AS bigint) IS NULL OR coalesce(t.code = 'accepted', false) THEN NULL
         WHEN i.subscription_id IS NULL THEN 'new_since_preview'
-        WHEN i.digest <> coalesce(jsonb_hash_extended(p.new, 0), 0) THEN 'changed' END"""
+        WHEN i.digest <> {said_by("p.new")} THEN 'changed'
+        WHEN i.new_total_minor = (p.new -> 'total_minor')::bigint THEN NULL
+        WHEN NOT EXISTS (SELECT FROM rollout_items other WHERE other.subscription_id = p.id
+            AND other.price_version IN (SELECT v::integer FROM jsonb_array_elements(p.new -> 'price_versions') v)
+            AND other.price_version <> CAST(:version AS integer) AND other.outcome IN ('moved', 'kept'))
+            THEN 'changed' END"""
 # Row by row through primary keys, whatever the statistics of tables say that grow while this runs.
 BESIDE = """
     LEFT JOIN LATERAL (SELECT * FROM rollout_items t WHERE t.price_version = CAST(:version AS integer)
@@ -125,6 +130,32 @@ ORDER BY id
 ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.outcome,
     code = excluded.code, detail = excluded.detail,
     effective_at = coalesce(excluded.effective_at, old.effective_at)
+""")
+
+# Of the preview's, those that the walk did not find between these ids: nobody is left without an outcome.
+MISSING = text("""
+INSERT INTO rollout_items (price_version, subscription_id, outcome, code, detail)
+SELECT CAST(:version AS integer), p.subscription_id, 'excluded',
+    CASE WHEN s.id IS NULL THEN 'deleted' WHEN s.status = 'canceled' THEN 'canceled' ELSE 'left_scope' END,
+    CASE WHEN s.id IS NULL THEN 'it was deleted' WHEN s.status = 'canceled' THEN 'it is canceled'
+        ELSE 'this version is not for it any more' END
+FROM preview_items p
+LEFT JOIN LATERAL (SELECT true AS there FROM rollout_items i WHERE i.price_version = CAST(:version AS integer)
+    AND i.subscription_id = p.subscription_id LIMIT 1) i ON true
+LEFT JOIN LATERAL (SELECT id, status FROM public.subscriptions s WHERE s.id = p.subscription_id LIMIT 1) s ON true
+WHERE p.preview_id = :preview AND p.subscription_id BETWEEN :first AND :last AND i.there IS NULL
+ORDER BY p.subscription_id
+""")
+
+# What a turn is looked at again with: when it was to be, and what was said then.
+TURNS = text("""
+SELECT subscription_id, effective_at, code, notice_id FROM rollout_items
+WHERE price_version = :version AND subscription_id = ANY (CAST(:ids AS uuid[]))
+""")
+REDATE = text("""
+UPDATE rollout_items i SET due_at = r.due_at, effective_at = r.effective_at
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, due_at timestamptz, effective_at timestamptz)
+WHERE i.price_version = :version AND i.subscription_id = r.id
 """)
 
 NOTIFY = text("""

@@ -3,7 +3,8 @@ from uuid import UUID
 
 import pytest
 
-from services.pricing import campaign, preview
+from services.pricing import preview
+from services.pricing.domain import cost
 from services.pricing.life import latest_preview, start_preview
 from services.pricing.models import Preview
 from services.pricing.totals import Totals, bucket_of
@@ -141,11 +142,9 @@ async def test_a_preview_ends_where_sql_and_the_rule_disagree(
     await crowd(shop, 3)
     version = await drafted(sessions, clock, DEARER)
     # As if someone had changed the rule and forgotten SQL.
-    real = campaign.cost
     monkeypatch.setattr(
-        campaign,
-        "cost",
-        lambda *given: real(*given).model_copy(update={"total_minor": 1}),
+        "services.pricing.campaign.cost",
+        lambda *given: cost(*given).model_copy(update={"total_minor": 1}),
     )
     assert await preview.run_once(sessions, clock) == 1
     found = await preview_of(sessions, version)

@@ -1,0 +1,260 @@
+"""A rollout held to its preview, and an operator's hand on it; whatever happens, everybody ends with an outcome."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from services.pricing.domain import cost
+from services.pricing.models import Rollout
+from services.pricing.operating import (
+    Progress,
+    RolloutNotInThisState,
+    apply_deferred,
+    cancel,
+    pause,
+    progress,
+    resume,
+    retry_failed,
+)
+from services.pricing.rollout import Memory, run_once
+from shared.db import Sessions
+from shared.events import NoticeDue, SubscriptionCostChanged
+from tests.pricing.conftest import (
+    DELIVERY,
+    Shop,
+    Ticking,
+    decision,
+    hear_storefront,
+    publish_config,
+)
+from tests.pricing.crowd import (
+    LONG_AGO,
+    change,
+    crowd,
+    drafted,
+    outcomes,
+    previewed,
+    published,
+    roll_out,
+)
+
+DEARER: dict[str, object] = {"admin_percentage": "12.5"}
+TOUCH = "UPDATE public.subscriptions SET loyalty_discount_minor = loyalty_discount_minor + 1 WHERE id = $1"
+
+
+async def held(shop: Shop, sessions: Sessions, clock: Ticking, count: int = 30) -> int:
+    """`count` subscriptions at version 1, and a published version that has moved nobody yet."""
+    await begun(shop, sessions, clock, count)
+    return await change(sessions, clock, DEARER)
+
+
+async def begun(shop: Shop, sessions: Sessions, clock: Ticking, count: int) -> list[UUID]:
+    """`count` subscriptions at version 1, whose own rollout is over."""
+    await publish_config(sessions, LONG_AGO)
+    await roll_out(sessions, clock)
+    return await crowd(shop, count)
+
+
+async def now_of(sessions: Sessions, version: int, now: datetime) -> Progress:
+    async with sessions() as session:
+        return await progress(session, version, now)
+
+
+async def do(
+    sessions: Sessions, clock: Ticking, step: Callable[..., Awaitable[object]], version: int
+) -> object:
+    async with sessions.begin() as session:
+        return await step(session, version, decision("olga", clock.now, "looked at it"))
+
+
+async def test_who_changed_since_the_preview_is_set_aside_until_somebody_says_so(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    ids = await begun(shop, sessions, clock, 30)
+    version = await drafted(sessions, clock, DEARER)
+    await previewed(sessions, clock)
+    await shop.storefront.execute(TOUCH, ids[0])
+    await hear_storefront(shop, sessions)  # priced again, at its old version
+    await shop.storefront.execute(TOUCH, ids[1])
+    new = await shop.subscription([(await shop.variant(700), 1)], created_at=LONG_AGO)
+    await hear_storefront(shop, sessions)
+    await published(sessions, clock, version)
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {
+        ("moved", None): 28,
+        ("deferred", "changed"): 2,
+        ("deferred", "new_since_preview"): 1,
+    }
+    assert (await now_of(sessions, version, clock.now)).drifted == 2
+    assert (await shop.row(new))["price_version"] == 1
+
+    later = clock.pass_(hours=1)
+    assert await do(sessions, clock, apply_deferred, version) == 3
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 31}
+    assert (await shop.row(new))["price_version"] == version
+    assert [line["effective_at"] for line in await shop.history(new)][1:] == [later]
+
+
+async def test_more_drift_than_the_limit_stops_it_and_an_operator_lets_it_go_on(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    version = await held(shop, sessions, clock)
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET loyalty_discount_minor = loyalty_discount_minor + 1"
+    )
+    await roll_out(sessions, clock)
+    stopped = await now_of(sessions, version, clock.now)
+    assert (stopped.status, stopped.drifted, stopped.drift_limit) == ("stopped", 14, 10)
+    assert stopped.detail == "14 results are not the approved ones; the limit is 10"
+    assert (stopped.listed, stopped.outcomes["moved"]) == (14, 0)
+
+    await do(sessions, clock, resume, version)
+    await roll_out(sessions, clock)
+    again = await now_of(sessions, version, clock.now)
+    assert (again.status, again.drifted, again.drift_limit) == ("stopped", 28, 24)
+    await do(sessions, clock, resume, version)
+    await roll_out(sessions, clock)
+    assert (await now_of(sessions, version, clock.now)).status == "done"
+    assert await outcomes(shop, version) == {("deferred", "changed"): 30}
+
+
+async def test_it_is_paused_and_goes_on_where_it_was(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    version = await held(shop, sessions, clock)
+    await run_once(sessions, clock, 7)
+    await do(sessions, clock, pause, version)
+    assert await roll_out(sessions, clock) == 0
+    paused = await now_of(sessions, version, clock.now)
+    assert (paused.status, paused.outcomes["moved"], paused.detail) == ("paused", 7, "looked at it")
+    with pytest.raises(RolloutNotInThisState, match="cannot pause it: the rollout is paused"):
+        await do(sessions, clock, pause, version)
+    await do(sessions, clock, resume, version)
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 30}
+    actions = await shop.storefront.fetch(
+        "SELECT action, decided_by FROM pricing.decisions WHERE action LIKE 'rollout %' ORDER BY id"
+    )
+    assert [tuple(row) for row in actions] == [
+        ("rollout paused", "olga"),
+        ("rollout resumed", "olga"),
+    ]
+
+
+@pytest.mark.parametrize("timing", ["now", "next_renewal"])
+async def test_whom_a_canceled_rollout_had_not_come_to_keeps_his_price(
+    shop: Shop, sessions: Sessions, clock: Ticking, timing: str
+) -> None:
+    await begun(shop, sessions, clock, 30)
+    version = await change(sessions, clock, DEARER | {"timing": {"when": timing}})
+    await run_once(sessions, clock, 7)
+    await do(sessions, clock, cancel, version)
+    await roll_out(sessions, clock)
+    found = await now_of(sessions, version, clock.now)
+    assert found.status == "canceled"
+    assert found.finished_at == clock.now
+    moved = {("moved", None): 7} if timing == "now" else {}
+    assert await outcomes(shop, version) == moved | {("deferred", "canceled"): 30 - len(moved) * 7}
+    assert (
+        await shop.storefront.fetchval(
+            "SELECT count(*) FROM public.subscriptions WHERE price_version = 1"
+        )
+        == 30 - len(moved) * 7
+    )
+
+
+async def test_what_failed_is_tried_again_when_it_can_be_priced(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begun(shop, sessions, clock, 20)
+    no_yen = {"delivery_cost_minor": {c: d for c, d in DELIVERY.items() if c != "JPY"}}
+    version = await change(sessions, clock, DEARER | no_yen)
+    await roll_out(sessions, clock)
+    failed = (await outcomes(shop, version))["failed", "no_delivery_cost"]
+    assert await do(sessions, clock, retry_failed, version) == failed > 0
+    await roll_out(sessions, clock)
+    assert (await outcomes(shop, version))["failed", "no_delivery_cost"] == failed
+    # They are sent on from elsewhere now, and pay in another currency.
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET currency = 'USD' WHERE currency = 'JPY'"
+    )
+    await shop.storefront.execute(
+        "INSERT INTO public.products (id, name) VALUES (gen_random_uuid(), 'box')"
+    )
+    await shop.storefront.execute(
+        "INSERT INTO public.product_variants (id, product_id, name, price_minor, currency)"
+        " SELECT v::uuid, p.id, 'v', 100, 'USD' FROM public.products p,"
+        " (SELECT DISTINCT l ->> 'variant_id' AS v FROM public.subscriptions s,"
+        " jsonb_array_elements(s.variants) l) v"
+    )
+    await do(sessions, clock, retry_failed, version)
+    await roll_out(sessions, clock)
+    # Priced now, but nobody was shown it.
+    assert (await outcomes(shop, version))["deferred", "changed"] == failed
+    assert await do(sessions, clock, apply_deferred, version) == failed
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 20}
+
+
+async def test_who_was_not_told_in_time_keeps_his_price(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begun(shop, sessions, clock, 10)
+    notice = {"timing": {"when": "now", "notice_days": 14, "notice_lead_days": 3}}
+    version = await change(sessions, clock, DEARER | notice)
+    await roll_out(sessions, clock)
+    waiting = await now_of(sessions, version, clock.now)
+    at = clock.now + timedelta(days=17)
+    assert (waiting.todo, waiting.later, waiting.next_due_at) == (10, 10, at)
+    facts = [
+        NoticeDue.model_validate_json(fact["body"]) for fact in await shop.facts(NoticeDue.type)
+    ]
+    assert {fact.notify_by for fact in facts} == {clock.now + timedelta(days=3)}
+    assert len({fact.notice_id for fact in facts}) == 10
+    told = "UPDATE pricing.notices SET told_at = $2, told_by = 'mail' WHERE id = $1"
+    for fact, late in zip(facts, (0, 0, 0, 1), strict=False):
+        await shop.storefront.execute(
+            told, fact.notice_id, fact.notify_by + timedelta(seconds=late)
+        )
+    clock.now = at
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 3, ("kept", "not_told"): 7}
+    assert len(await shop.facts(NoticeDue.type)) == 10
+    for fact in facts[:3]:
+        line = (await shop.history(fact.subscription_id))[-1]
+        assert (line["effective_at"], line["new_total_minor"]) == (at, fact.new_total_minor)
+    assert len(await shop.facts(SubscriptionCostChanged.type)) == 3
+
+
+async def test_a_rollout_stops_where_sql_and_the_rule_disagree_and_moves_nobody(
+    shop: Shop, sessions: Sessions, clock: Ticking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await held(shop, sessions, clock)
+    monkeypatch.setattr(
+        "services.pricing.campaign.cost",
+        lambda *given: cost(*given).model_copy(update={"total_minor": 1}),
+    )
+    await run_once(sessions, clock, 7)
+    found = await now_of(sessions, version, clock.now)
+    assert (found.status, found.listed) == ("stopped", 0)
+    assert "the rule 1" in (found.detail or "")
+    async with sessions() as session:
+        rollout = await session.get_one(Rollout, version)
+    assert (rollout.resume_status, rollout.changed_by) == ("listing", "farebox")
+
+
+def test_chunks_grow_and_shrink_with_the_time_they_take() -> None:
+    memory = Memory(rows=1_000)
+    memory.took(0.025)
+    assert memory.rows == 1_500
+    memory.took(10)
+    assert memory.rows == 750
+    for _ in range(9):
+        memory.took(10)
+    assert memory.rows == 200
+    for _ in range(9):
+        memory.took(0)
+    assert memory.rows == 2_000
