@@ -248,6 +248,8 @@ class PaymentChanged(Event):
     created_at: AwareDatetime
     succeeded_at: AwareDatetime | None = None
     movements: tuple[MoneyMovement, ...] = ()
+    account: str | None = None  # a connected account, whose money it is; none for our own
+    livemode: bool = True  # not so in Stripe's test mode
 
     @property
     def key(self) -> str:

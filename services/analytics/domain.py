@@ -48,10 +48,12 @@ PRICE_CHANGES = frozenset({"config"})
 def payment_days(fact: PaymentChanged, time_zone: ZoneInfo) -> Amounts:
     """All that one payment adds: its attempt on the day it was made, its money on the days it moved.
 
-    Raises UnknownCurrency.
+    A connected account's payment adds nothing: it is not our money.  Raises UnknownCurrency.
     """
     currency = currency_code(fact.currency)
     amounts = _Sum()
+    if fact.account is not None:
+        return amounts.nonzero()
     created_on = business_day(fact.created_at, time_zone)
     amounts.add((created_on, currency), _attempt(fact))
     if fact.received_minor:

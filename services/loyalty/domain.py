@@ -149,13 +149,13 @@ def standing_of(lots: Iterable[Lot], at: datetime) -> Standing:
 
 
 def book(account: Account, fact: PaymentChanged) -> Booking | None:
-    """Bring the payment's lot to what the fact says it is worth.  None: nothing new, or no money came yet.
+    """Bring the payment's lot to what the fact says it is worth.  None: nothing new, or no money of ours came yet.
 
     Raises PaymentChangedCurrency and UnknownCurrency.
     """
     lot = account.lots.get(fact.payment_id)
     if lot is None:
-        if fact.received_minor <= 0:
+        if fact.received_minor <= 0 or fact.account is not None:
             return None
         lot = _open_lot(account, fact)
     if fact.revision <= lot.payment_revision:

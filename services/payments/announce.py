@@ -46,4 +46,6 @@ def change(row: Row, now: datetime) -> PaymentChanged:
             )
             for each in now_true.movements
         ),
+        account=row.fold.account or None,
+        livemode=row.fold.livemode,
     )

@@ -126,6 +126,11 @@ def test_a_business_day_is_a_date_in_the_business_s_time_zone(
     assert list(payment_days(fact, ZoneInfo(zone))) == [(day, "USD")]
 
 
+def test_a_connected_accounts_money_is_not_counted() -> None:
+    assert payment_days(payment(received_minor=500), UTC_DAYS)
+    assert payment_days(payment(received_minor=500, account="acct_1"), UTC_DAYS) == {}
+
+
 def test_an_unknown_currency_is_named() -> None:
     with pytest.raises(UnknownCurrency, match="XYZ"):
         payment_days(payment(currency="XYZ"), UTC_DAYS)

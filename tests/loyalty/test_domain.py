@@ -178,6 +178,12 @@ def test_a_lot_keeps_the_rule_it_was_earned_by() -> None:
     assert (half.lot.rule, half.lot.points) == ("2026-01:gold", 18)
 
 
+def test_a_connected_accounts_money_earns_nothing_here() -> None:
+    fact = paid()
+    assert book(account(), fact) is not None
+    assert book(account(), fact.model_copy(update={"account": "acct_1"})) is None
+
+
 def test_an_old_revision_and_a_duplicate_book_nothing() -> None:
     payment = uuid4()
     booked = book(account(), paid(payment, 3, refunded_minor=1_000))

@@ -203,6 +203,8 @@ async def test_a_thin_event_of_a_connected_account_is_fetched_from_there(
     assert await service.ask_all(client) == 1
     [row] = (await service.payments()).values()
     assert (row["stripe_id"], row["account"]) == (made["stripe_id"], "acct_shop")
+    [said] = await service.rows("SELECT payload->>'account' AS account FROM outbox")
+    assert said["account"] == "acct_shop"
     assert row["status"] == "succeeded"
 
 

@@ -126,7 +126,7 @@ def test_an_attempt_without_a_charge_yields_to_one_of_the_same_second() -> None:
 def test_whose_word_on_whom_a_payment_is_of_counts() -> None:
     def invoiced(own: str | None, subscription: str | None, created: int) -> Fold:
         about = {"metadata": {"user_id": subscription} if subscription else {}}
-        shape = {"id": "in_1", "object": "invoice", "payment_intent": "pi_1"}
+        shape: Json = {"id": "in_1", "object": "invoice", "payment_intent": "pi_1"}
         shape |= {"metadata": {"user_id": own} if own else {}, "subscription_details": about}
         return fact(event(shape, "invoice.paid", created=created)).tells
 
@@ -162,7 +162,13 @@ def test_whose_word_on_whom_a_payment_is_of_counts() -> None:
 def test_a_disputes_money_is_told_in_the_payments_currency(
     amount: int, currency: str, withdrawn: dict[str, int]
 ) -> None:
-    shape = {"id": "dp_1", "object": "dispute", "amount": 700, "charge": "ch_1", "status": "lost"}
+    shape: Json = {
+        "id": "dp_1",
+        "object": "dispute",
+        "amount": 700,
+        "charge": "ch_1",
+        "status": "lost",
+    }
     shape |= {"created": CREATED, "currency": "usd", "payment_intent": "pi_1"}
     shape["balance_transactions"] = [booked(amount, currency)]
     told = fact(event(shape, "charge.dispute.closed", account="acct_1"))
