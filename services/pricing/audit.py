@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing import audit_history
 from services.pricing.composition import Layer, compose
 from services.pricing.domain import Box, Terms, cost
-from services.pricing.layers import layers
-from services.pricing.models import SubscriptionCostHistory
+from services.pricing.layers import Layers, layers
+from services.pricing.models import Rollout, SubscriptionCostHistory
+from services.pricing.pricing_sql import covered
 from shared.audit import CheckResult, currencies
 from shared.errors import FareboxError
 from shared.events import CostBreakdown
@@ -76,14 +77,18 @@ ROLLOUTS = text("""
         GROUP BY price_version, r.status, r.finished_at, r.drifted, r.drift_limit
     ) r
 """)
-# Held to what was approved: everybody in the preview is on the list, and whom the rollout moved got those cents.
+# Held to what was approved: everybody in the preview is on the list, and whom the rollout moved got those cents,
+# unless another approved version moved him too.
 HELD = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
         SELECT p.subscription_id AS id,
             i.subscription_id IS NULL AND coalesce(s.status, 'canceled') <> 'canceled'
             OR i.outcome = 'moved' AND coalesce(i.code, '') <> 'accepted'
-                AND p.new_total_minor IS DISTINCT FROM h.new_total_minor AS wrong
+                AND p.new_total_minor IS DISTINCT FROM h.new_total_minor
+                AND NOT EXISTS (SELECT FROM rollout_items o WHERE o.subscription_id = p.subscription_id
+                    AND o.price_version <> r.price_version AND o.outcome IN ('moved', 'kept')
+                    AND h.new_breakdown -> 'price_versions' @> to_jsonb(o.price_version)) AS wrong
         FROM rollouts r
         JOIN pricing_configs c ON c.version = r.price_version
         JOIN previews v ON v.id = r.preview_id
@@ -95,7 +100,7 @@ HELD = text("""
             AND (o.payload ->> 'price_version')::int = r.price_version
             AND coalesce(o.payload ->> 'withdrawn', 'false') = 'false'
         LEFT JOIN LATERAL (
-            SELECT new_total_minor FROM subscription_cost_history h
+            SELECT new_total_minor, new_breakdown FROM subscription_cost_history h
             WHERE h.subscription_id = p.subscription_id AND h.price_version = r.price_version
                 AND h.cause_id = o.id::text
             ORDER BY h.id DESC LIMIT 1
@@ -107,25 +112,29 @@ HELD = text("""
         JOIN previews v ON v.id = r.preview_id
     ) held
 """)
-# After the rollout of the version for everything, whoever is not priced by it was left out for a stated reason.
-FORGOTTEN = text("""
+# After the rollout of a version in force, whoever it covers and who is not priced by it was left out for a stated
+# reason.  Covered is whoever was so when he was last priced: what the storefront wrote since is being priced.
+FORGOTTEN = """
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
-        SELECT s.id, NOT coalesce(s.cost_breakdown -> 'price_versions' @> to_jsonb(active.version),
-                s.price_version = active.version)
+        SELECT s.id, NOT s.versions @> to_jsonb(CAST(:version AS integer))
             AND (i.outcome IS NULL OR i.outcome IN ('moved', 'kept')
-                AND coalesce(i.code, i.detail, 'same_cents') = 'same_cents') AS wrong
-        FROM public.subscriptions s
-        CROSS JOIN (
-            SELECT c.version, c.effective_from FROM pricing_configs c
-            JOIN rollouts r ON r.price_version = c.version
-            WHERE c.status = 'active' AND c.scope_id = 1 AND r.status = 'done'
-        ) active
-        LEFT JOIN rollout_items i
-            ON i.price_version = active.version AND i.subscription_id = s.id
-        WHERE s.status <> 'canceled' AND s.price_version IS NOT NULL
+                AND coalesce(i.code, i.detail, 'same_cents') IN ('same_cents', 'accepted')) AS wrong
+        FROM (
+            SELECT id, user_id, created_at, cost_breakdown ->> 'currency' AS currency,
+                cost_breakdown ->> 'delivery_type' AS delivery_type,
+                cost_breakdown -> 'variants' AS variants, cost_breakdown ->> 'place' AS place,
+                coalesce(nullif(cost_breakdown -> 'price_versions', '[]'),
+                    jsonb_build_array(price_version)) AS versions
+            FROM public.subscriptions WHERE status <> 'canceled' AND cost_breakdown IS NOT NULL
+        ) s
+        CROSS JOIN LATERAL (SELECT split_part(s.place, '-', 1) AS country,
+            nullif(split_part(s.place, '-', 2), '') AS region) a
+        LEFT JOIN user_tiers u ON u.user_id = s.user_id
+        LEFT JOIN rollout_items i ON i.price_version = :version AND i.subscription_id = s.id
+        WHERE {covered}
     ) f
-""")
+"""
 REVISIONS = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
     FROM (
@@ -174,7 +183,6 @@ CHECKS = (
     *audit_history.CHECKS,
     ("S7", ROLLOUTS, "rollouts: moved + kept + excluded + deferred + failed = listed"),
     ("S7", HELD, "rollouts: everybody of the approved preview, and its cents"),
-    ("S7", FORGOTTEN, "subscriptions: none left at an older version without a reason"),
     ("S2", REVISIONS, "subscriptions: revisions of their facts are contiguous"),
     ("S2", FACTS, "cost lines: each has exactly one subscription_cost_changed"),
 )
@@ -183,7 +191,13 @@ CHECKS = (
 async def checks(session: AsyncSession) -> list[CheckResult]:
     """S6 of versions and cost lines, S7 of rollouts, S2 of subscriptions' facts, S5 of currencies."""
     results = [await _check(session, *check) for check in CHECKS]
-    return [*results, await _recomputed(session), await _currencies(session)]
+    known = await layers(session)
+    return [
+        *results,
+        await _forgotten(session, known),
+        await _recomputed(session, known),
+        await _currencies(session),
+    ]
 
 
 async def _check(session: AsyncSession, id_: str, query: TextClause, what: str) -> CheckResult:
@@ -193,9 +207,26 @@ async def _check(session: AsyncSession, id_: str, query: TextClause, what: str) 
     return CheckResult(id_, wrong == 0, counted, detail)
 
 
-async def _recomputed(session: AsyncSession) -> CheckResult:
+async def _forgotten(session: AsyncSession, known: Layers) -> CheckResult:
+    """S7: nobody is left at an older version without a reason, scope by scope."""
+    done = set(await session.scalars(select(Rollout.price_version).where(Rollout.status == "done")))
+    counted, wrong, first = 0, 0, list[str]()
+    for version in known.versions.values():
+        if version.status != "active" or version.number not in done:
+            continue
+        who = covered(version.layer.scope)
+        query = text(FORGOTTEN.format(covered=who.condition))
+        row = (await session.execute(query, {**who.values, "version": version.number})).one()
+        counted, wrong = counted + int(row[0]), wrong + int(row[1])
+        first += [f"{row[2]} of version {version.number}"] if row[1] else []
+    what = "pricing subscriptions: none left at an older version without a reason"
+    found = f": {wrong} wrong, first {'; '.join(first[:SHOWN])}" if wrong else ""
+    return CheckResult("S7", wrong == 0, counted, what + found)
+
+
+async def _recomputed(session: AsyncSession, versions: Layers) -> CheckResult:
     """S6: every cost line, computed again from the inputs and the versions it names."""
-    known = Composed((await layers(session)).all)
+    known = Composed(versions.all)
     counted, wrong = 0, list[str]()
     async for lines in _pages(session):
         counted += len(lines)

@@ -19,6 +19,9 @@ from tests.pricing.conftest import (
 BEHIND_THE_TRIGGERS = "SET session_replication_role = replica; {}; RESET session_replication_role"
 
 
+COHORT = {"scope": {"places": ["US"]}, "admin_percentage": "15"}
+
+
 async def audit(sessions: Sessions) -> list[CheckResult]:
     async with sessions() as session:
         return await checks(session)
@@ -26,16 +29,17 @@ async def audit(sessions: Sessions) -> list[CheckResult]:
 
 @pytest.fixture
 async def history(shop: Shop, sessions: Sessions, clock: Ticking) -> None:
-    """Two versions, three subscriptions, all rolled out."""
+    """Two versions and one of a cohort, three subscriptions, all rolled out."""
     await publish_config(sessions, START - timedelta(days=3_000))
     variant = await shop.variant(1_000)
     for quantity in (1, 2, 3):
         await shop.subscription([(variant, quantity)])
     await hear_storefront(shop, sessions)
     clock.now = datetime.now(UTC)  # the storefront's writes carry the database's time
-    await publish_previewed(sessions, clock.now, {"admin_percentage": "20"})
-    while await run_once(sessions, clock):
-        pass
+    for changed in ({"admin_percentage": "20"}, COHORT):
+        await publish_previewed(sessions, clock.pass_(seconds=1), changed)
+        while await run_once(sessions, clock):
+            pass
 
 
 @pytest.mark.usefixtures("history")
@@ -110,9 +114,15 @@ async def test_an_empty_system_holds(sessions: Sessions) -> None:
         ("UPDATE pricing.previews SET hash = 'another'", "S7", "approved preview"),
         (
             """UPDATE public.subscriptions SET price_version = 1,
-            cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[1]')""",
+            cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[1, 3]')""",
             "S7",
-            "older version",
+            "older version without a reason: 3 wrong",
+        ),
+        (
+            """UPDATE public.subscriptions SET
+            cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[2]')""",
+            "S7",
+            "of version 3",
         ),
         (
             """DELETE FROM pricing.outbox WHERE type = 'pricing.subscription_cost_changed'
