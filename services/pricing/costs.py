@@ -165,21 +165,29 @@ class CostChange:
         }
 
 
+# Rows for `Subject.of`.
+_ROWS = select(
+    *(Subscription.id, Subscription.user_id, Subscription.status, Subscription.currency),
+    *(Subscription.billing_interval, Subscription.variants, Subscription.cost_breakdown),
+    *(Subscription.created_at, Subscription.price_version, Subscription.delivery_type),
+    *(Subscription.loyalty_discount_minor, Address.country, Address.region),
+).outerjoin(Address, Address.id == Subscription.delivery_address_id)
+
+
 async def lock_rows(session: AsyncSession, ids: Collection[UUID]) -> Sequence[RowMapping]:
     """Rows for `Subject.of`, locked in order of id until commit."""
     statement = (
-        select(
-            *(Subscription.id, Subscription.user_id, Subscription.status, Subscription.currency),
-            *(Subscription.billing_interval, Subscription.variants, Subscription.cost_breakdown),
-            *(Subscription.created_at, Subscription.price_version, Subscription.delivery_type),
-            *(Subscription.loyalty_discount_minor, Address.country, Address.region),
-        )
-        .outerjoin(Address, Address.id == Subscription.delivery_address_id)
-        .where(Subscription.id.in_(ids))
+        _ROWS.where(Subscription.id.in_(ids))
         .order_by(Subscription.id)
         .with_for_update(of=Subscription, key_share=True)
     )
     return (await session.execute(statement)).mappings().all()
+
+
+async def read_row(session: AsyncSession, subscription_id: UUID) -> RowMapping | None:
+    """As `lock_rows`, of one that nothing is written to."""
+    statement = _ROWS.where(Subscription.id == subscription_id)
+    return (await session.execute(statement)).mappings().one_or_none()
 
 
 async def prices_for(session: AsyncSession, subjects: Iterable[Subject]) -> Prices:

@@ -95,7 +95,8 @@ async def reprice(
     """
     rows = await lock_rows(session, whys)
     subjects = [s for row in rows if _priceable(s := Subject.of(row), layers, whys[s.id])]
-    context = await _context(session, layers, subjects, whys)
+    written = {subject.id: whys[subject.id].at for subject in subjects}
+    context = await context_of(session, layers, subjects, written)
     changes: list[CostChange] = []
     unchanged: list[tuple[Subject, Box]] = []
     stamped: dict[tuple[int, tuple[int, ...]], list[UUID]] = {}
@@ -184,10 +185,14 @@ def priceable_at(layers: Layers, at: datetime) -> bool:
     return any(layer.scope.everything for layer in layers.current(at))
 
 
-async def _context(
-    session: AsyncSession, layers: Layers, subjects: Sequence[Subject], whys: Mapping[UUID, Why]
+async def context_of(
+    session: AsyncSession,
+    layers: Layers,
+    subjects: Sequence[Subject],
+    written: Mapping[UUID, datetime],
 ) -> Context:
-    current = {why.at: layers.current(why.at) for why in whys.values()}
+    """What `decide` needs to know of priceable subscriptions, by when each is `written`."""
+    current = {at: layers.current(at) for at in written.values()}
     wanted = {
         line.variant_id
         for subject in subjects
@@ -200,7 +205,7 @@ async def _context(
         current,
         await tiers_of(session, layers, {subject.user_id for subject in subjects}),
         await current_prices(session, wanted),
-        await _held(session, [(s, current[whys[s.id].at]) for s in subjects]),
+        await _held(session, [(s, current[written[s.id]]) for s in subjects]),
     )
 
 
