@@ -1,11 +1,13 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from services.pricing.audit import checks
 from services.pricing.rollout import run_once
 from shared.audit import CheckResult
-from shared.db import Sessions
+from shared.db import Sessions, create_engine, create_sessions
+from tests.conftest import Database
 from tests.pricing.conftest import (
     START,
     Shop,
@@ -16,7 +18,7 @@ from tests.pricing.conftest import (
 )
 
 # Triggers refuse most of it: whoever does this is a superuser who means to.
-BEHIND_THE_TRIGGERS = "SET session_replication_role = replica; {}; RESET session_replication_role"
+BEHIND_THE_TRIGGERS = "SET session_replication_role = replica"
 
 
 COHORT = {"scope": {"places": ["US"]}, "admin_percentage": "15"}
@@ -54,99 +56,106 @@ async def test_an_empty_system_holds(sessions: Sessions) -> None:
     assert all(result.ok for result in await audit(sessions))
 
 
+TAMPERED = [
+    (
+        "UPDATE pricing.subscription_cost_history SET new_total_minor = 1 WHERE id = 2",
+        "S6",
+        "line 2 says 1 and ",
+    ),
+    (
+        "UPDATE pricing.subscription_cost_history SET old_breakdown = NULL WHERE id = 4",
+        "S6",
+        "starts from the cost before",
+    ),
+    (
+        """UPDATE pricing.subscription_cost_history
+        SET new_breakdown = jsonb_set(new_breakdown, '{tax_minor}', '1') WHERE id = 1""",
+        "S6",
+        "recomputed it is",
+    ),
+    (
+        "UPDATE pricing.pricing_configs SET tax_rates = '{}' WHERE version = 1",
+        "S6",
+        "no tax rate",
+    ),
+    (
+        "UPDATE pricing.pricing_configs SET effective_to = effective_to - interval '1 s'",
+        "S6",
+        "ends where the next begins",
+    ),
+    (
+        """UPDATE pricing.subscription_cost_history h SET effective_at = v.effective_from
+        - interval '1 s' FROM pricing.pricing_configs v
+        WHERE v.version = h.price_version AND h.id = 4""",
+        "S6",
+        "since their version is in force, or later: 1 wrong, first 4",
+    ),
+    (
+        """UPDATE pricing.subscription_cost_history SET new_breakdown =
+        jsonb_set(new_breakdown, '{price_versions}', '[99]') WHERE id = 4""",
+        "S6",
+        "line 4 names price version 99",
+    ),
+    ("UPDATE public.subscriptions SET total_minor = 7", "S6", "as the newest line says"),
+    ("UPDATE pricing.rollout_items SET outcome = NULL", "S7", "= listed"),
+    (
+        "UPDATE pricing.rollout_items SET outcome = 'failed', detail = NULL WHERE price_version = 2",
+        "S7",
+        "= listed",
+    ),
+    (
+        "UPDATE pricing.rollouts SET drifted = 11, status = 'running' WHERE price_version = 2",
+        "S7",
+        "= listed",
+    ),
+    ("DELETE FROM pricing.rollout_items WHERE price_version = 2", "S7", "approved preview"),
+    ("UPDATE pricing.preview_items SET new_total_minor = 1", "S7", "approved preview"),
+    ("UPDATE pricing.previews SET hash = 'another'", "S7", "approved preview"),
+    (
+        """UPDATE public.subscriptions SET price_version = 1,
+        cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[1, 3]')""",
+        "S7",
+        "older version without a reason: 3 wrong",
+    ),
+    (
+        """UPDATE public.subscriptions SET
+        cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[2]')""",
+        "S7",
+        "of version 3",
+    ),
+    (
+        """DELETE FROM pricing.outbox WHERE type = 'pricing.subscription_cost_changed'
+        AND payload ->> 'revision' = '2'""",
+        "S2",
+        "contiguous",
+    ),
+    (
+        "UPDATE pricing.outbox SET headers = headers - 'ce_causationid'",
+        "S2",
+        "contiguous",
+    ),
+    (
+        """UPDATE pricing.outbox SET payload = jsonb_set(payload, '{cost_history_id}', '1')
+        WHERE type = 'pricing.subscription_cost_changed'""",
+        "S2",
+        "exactly one subscription_cost_changed",
+    ),
+    ("UPDATE public.subscriptions SET currency = 'XXQ'", "S5", "'XXQ' is not ISO"),
+]
+
+
 @pytest.mark.usefixtures("history")
-@pytest.mark.parametrize(
-    ("tampered", "id_", "says"),
-    [
-        (
-            "UPDATE pricing.subscription_cost_history SET new_total_minor = 1 WHERE id = 2",
-            "S6",
-            "line 2 says 1 and ",
-        ),
-        (
-            "UPDATE pricing.subscription_cost_history SET old_breakdown = NULL WHERE id = 4",
-            "S6",
-            "starts from the cost before",
-        ),
-        (
-            """UPDATE pricing.subscription_cost_history
-            SET new_breakdown = jsonb_set(new_breakdown, '{tax_minor}', '1') WHERE id = 1""",
-            "S6",
-            "recomputed it is",
-        ),
-        (
-            "UPDATE pricing.pricing_configs SET tax_rates = '{}' WHERE version = 1",
-            "S6",
-            "no tax rate",
-        ),
-        (
-            "UPDATE pricing.pricing_configs SET effective_to = effective_to - interval '1 s'",
-            "S6",
-            "ends where the next begins",
-        ),
-        (
-            """UPDATE pricing.subscription_cost_history h SET effective_at = v.effective_from
-            - interval '1 s' FROM pricing.pricing_configs v
-            WHERE v.version = h.price_version AND h.id = 4""",
-            "S6",
-            "since their version is in force, or later: 1 wrong, first 4",
-        ),
-        (
-            """UPDATE pricing.subscription_cost_history SET new_breakdown =
-            jsonb_set(new_breakdown, '{price_versions}', '[99]') WHERE id = 4""",
-            "S6",
-            "line 4 names price version 99",
-        ),
-        ("UPDATE public.subscriptions SET total_minor = 7", "S6", "as the newest line says"),
-        ("UPDATE pricing.rollout_items SET outcome = NULL", "S7", "= listed"),
-        (
-            "UPDATE pricing.rollout_items SET outcome = 'failed', detail = NULL WHERE price_version = 2",
-            "S7",
-            "= listed",
-        ),
-        (
-            "UPDATE pricing.rollouts SET drifted = 11, status = 'running' WHERE price_version = 2",
-            "S7",
-            "= listed",
-        ),
-        ("DELETE FROM pricing.rollout_items WHERE price_version = 2", "S7", "approved preview"),
-        ("UPDATE pricing.preview_items SET new_total_minor = 1", "S7", "approved preview"),
-        ("UPDATE pricing.previews SET hash = 'another'", "S7", "approved preview"),
-        (
-            """UPDATE public.subscriptions SET price_version = 1,
-            cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[1, 3]')""",
-            "S7",
-            "older version without a reason: 3 wrong",
-        ),
-        (
-            """UPDATE public.subscriptions SET
-            cost_breakdown = jsonb_set(cost_breakdown, '{price_versions}', '[2]')""",
-            "S7",
-            "of version 3",
-        ),
-        (
-            """DELETE FROM pricing.outbox WHERE type = 'pricing.subscription_cost_changed'
-            AND payload ->> 'revision' = '2'""",
-            "S2",
-            "contiguous",
-        ),
-        (
-            "UPDATE pricing.outbox SET headers = headers - 'ce_causationid'",
-            "S2",
-            "contiguous",
-        ),
-        (
-            """UPDATE pricing.outbox SET payload = jsonb_set(payload, '{cost_history_id}', '1')
-            WHERE type = 'pricing.subscription_cost_changed'""",
-            "S2",
-            "exactly one subscription_cost_changed",
-        ),
-        ("UPDATE public.subscriptions SET currency = 'XXQ'", "S5", "'XXQ' is not ISO"),
-    ],
-)
-async def test_what_was_tampered_with_is_named(
-    shop: Shop, sessions: Sessions, tampered: str, id_: str, says: str
-) -> None:
-    await shop.storefront.execute(BEHIND_THE_TRIGGERS.format(tampered))
-    failed = [result for result in await audit(sessions) if not result.ok]
-    assert any(result.id == id_ and says in result.detail for result in failed), failed
+async def test_what_was_tampered_with_is_named(database: Database) -> None:
+    engine = create_engine(database.url, "pricing")
+    try:
+        async with create_sessions(engine)() as session:
+            await session.execute(text(BEHIND_THE_TRIGGERS))
+            for tampered, id_, says in TAMPERED:
+                async with session.begin_nested() as attempt:
+                    for statement in tampered.split(";"):
+                        await session.execute(text(statement.replace(":", "\\:")))
+                    failed = [result for result in await checks(session) if not result.ok]
+                    assert any(r.id == id_ and says in r.detail for r in failed), (tampered, failed)
+                    await attempt.rollback()
+    finally:
+        await engine.dispose()
