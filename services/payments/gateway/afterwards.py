@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.payments.domain import Dispute, Fold, Link, Payout, Refund, Review, StripeFact
+from services.payments.domain import Dispute, Fold, Link, Payout, Refund, StripeFact
 from services.payments.domain.fold import REFUND_RANKS
 from services.payments.domain.state import HOLDING
 from services.payments.gateway import parts, shapes
@@ -145,9 +145,7 @@ def _withdrawn(transaction: shapes.BalanceTransaction, dispute: shapes.Dispute) 
 def review_fact(event: shapes.Event, review: shapes.Review) -> StripeFact | Nothing:
     if review.payment_intent is None and review.charge is None:
         return Nothing("a review of neither a payment nor a charge")
-    reason = review.reason if review.open else review.closed_reason or review.reason
-    told = Review(is_closed=not review.open, created=review.created, reason=reason)
-    tells = Fold(livemode=event.livemode, account=event.of_account, reviews={review.id: told})
+    tells = Fold(livemode=event.livemode, account=event.of_account, reviews=parts.reviews([review]))
     return of_charge(event, review.payment_intent, review.charge, tells)
 
 

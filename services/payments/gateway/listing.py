@@ -23,10 +23,10 @@ PATHS: Mapping[Kind, str] = {
     "payouts": "/v1/payouts",
     "lines": "/v1/balance_transactions",
 }
-# A payment with what Stripe kept of it; a line with what it is about.
-EXPANDED: Mapping[Kind, str] = {
-    "payments": "data.latest_charge.balance_transaction",
-    "lines": "data.source",
+# A payment with what Stripe kept of it, and whether somebody looks at it; a line with what it is about.
+EXPANDED: Mapping[Kind, Sequence[str]] = {
+    "payments": ("data.latest_charge.balance_transaction", "data.latest_charge.review"),
+    "lines": ("data.source",),
 }
 # Of what a payment is made; whatever else an account tells, nobody misses here.
 CONCERNED = ("payment_intent.", "charge.", "refund.", "review.", "invoice.", "invoice_payment.")
@@ -60,8 +60,8 @@ async def page_of(client: StripeClient, listing: Listing, after: str | None) -> 
         only["created[lte]"] = str(int(listing.until.timestamp()))
     if listing.payout is not None:
         only["payout"] = listing.payout
-    if listing.kind in EXPANDED:
-        only["expand[0]"] = EXPANDED[listing.kind]
+    for number, each in enumerate(EXPANDED.get(listing.kind, ())):
+        only[f"expand[{number}]"] = each
     if after is not None:
         only["starting_after"] = after
     page = await client.page(PATHS[listing.kind], listing.account, only)

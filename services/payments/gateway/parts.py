@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from uuid import UUID
 
-from services.payments.domain import Fee, Link, Method
+from services.payments.domain import Fee, Link, Method, Review
 from services.payments.domain.fold import METHOD_RANKS
 from services.payments.gateway import shapes
 from shared.errors import InvalidInput
@@ -56,6 +56,15 @@ def claims(event: shapes.Event, charges: Iterable[shapes.Charge]) -> dict[str, i
         return {}
     seen_at = event.asked.seen_at if event.asked else None
     return {str(seen_at or event.created): claimed} if claimed else {}
+
+
+def reviews(shown: Iterable[shapes.Review | None]) -> dict[str, Review]:
+    return {review.id: _review(review) for review in shown if review is not None}
+
+
+def _review(review: shapes.Review) -> Review:
+    reason = review.reason if review.open else review.closed_reason or review.reason
+    return Review(is_closed=not review.open, created=review.created, reason=reason)
 
 
 def fees(charges: Iterable[shapes.Charge]) -> dict[str, Fee]:

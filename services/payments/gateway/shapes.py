@@ -111,6 +111,17 @@ class Refund(Shape):
     balance_transaction: Reference = None
 
 
+class Review(Shape):
+    object: Literal["review"]
+    id: str
+    charge: Reference = None
+    closed_reason: str | None = None
+    created: Seconds
+    open: bool
+    payment_intent: Reference = None
+    reason: str
+
+
 class Charge(Shape):
     object: Literal["charge"]
     id: str
@@ -128,6 +139,8 @@ class Charge(Shape):
     payment_method_details: Annotated[MethodDetails | None, BeforeValidator(_method)] = None
     source: Annotated[Source | None, BeforeValidator(_object)] = None
     balance_transaction: BalanceTransaction | str | None = None
+    # Whole where it is asked for.
+    review: Annotated[Review | None, BeforeValidator(_object)] = None
     refunds: Annotated[list[Refund], BeforeValidator(_page)] = Field(default_factory=list)
 
 
@@ -180,17 +193,6 @@ class Dispute(Shape):
     balance_transactions: Annotated[list[BalanceTransaction], BeforeValidator(_page)] = Field(
         default_factory=list
     )
-
-
-class Review(Shape):
-    object: Literal["review"]
-    id: str
-    charge: Reference = None
-    closed_reason: str | None = None
-    created: Seconds
-    open: bool
-    payment_intent: Reference = None
-    reason: str
 
 
 class Paid(Shape):

@@ -175,6 +175,7 @@ def _intent_fact(event: shapes.Event, intent: shapes.PaymentIntent) -> StripeFac
         fees=fees,
         unsettled=parts.unsettled(charges, fees),
         method=parts.method(charges) or parts.failed_method(event, intent.last_payment_error),
+        reviews=parts.reviews(charge.review for charge in charges),
         invoice=intent.invoice or "",
         saved=_saved(intent),
         claims=parts.claims(event, charges),
@@ -272,6 +273,7 @@ def _charge_fact(
         fees=fees,
         unsettled=parts.unsettled([charge], fees),
         method=parts.method([charge]),
+        reviews=parts.reviews([charge.review]),
         invoice=charge.invoice or "",
         claims=parts.claims(event, [charge]),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from services.payments.domain import Fold, StripeFact, is_foreign, merge, state
 
-# What a payment is and what money moved.  Fees and methods are asked for elsewhere, and no event tells of them all.
+# What a payment is, what money moved, how it was paid and who looks at it.  Fees are asked for elsewhere.
 COMPARED = (
     "status",
     "currency",
@@ -14,6 +14,10 @@ COMPARED = (
     "refunded_minor",
     "disputed_minor",
     "failure_code",
+    "payment_method_type",
+    "three_d_secure",
+    "mandate_id",
+    "review",
     "user_id",
     "subscription_id",
 )

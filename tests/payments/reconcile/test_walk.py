@@ -299,6 +299,18 @@ async def test_a_refused_key_of_ours_is_no_accounts_fault(stripe: Stripe) -> Non
     assert await stripe.service.rows("SELECT * FROM reconcile_gaps") == []
 
 
+async def test_reviews_and_methods_that_no_event_tells_of_are_found(stripe: Stripe) -> None:
+    lives = ("review_refunded", "review_open", "authorized_only", "declined", "three_ds_failed")
+    payments = stripe.play(*lives, never_made=1.0)
+    await stripe.walk()
+    truth = stripe.sandbox.control("GET", "truth?details=true")
+    rows = await stripe.service.payments()
+    for each in payments:
+        for name in ("review", "payment_method_type", "three_d_secure"):
+            assert rows[each][name] == truth[each][name], (each, name)
+    assert (await stripe.walk()).found == 0
+
+
 async def test_what_says_nothing_of_a_payment_is_no_gap(stripe: Stripe) -> None:
     stripe.play("invoiced")
     events = stripe.events()
