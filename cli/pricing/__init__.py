@@ -2,7 +2,16 @@
 
 import typer
 
-from cli.pricing.drafts import approve, draft, list_versions, preview, publish, revert, withdraw
+from cli.pricing.drafts import (
+    approve,
+    draft,
+    list_versions,
+    preview,
+    publish,
+    revert,
+    show_version,
+    withdraw,
+)
 from cli.pricing.rollouts import notices, rollout, told
 from cli.pricing.variants import lowest_price
 
@@ -12,6 +21,7 @@ pricing = typer.Typer(
     no_args_is_help=True,
 )
 pricing.command("list")(list_versions)
+pricing.command("show")(show_version)
 for command in (draft, preview, approve, publish, withdraw, revert, notices, told):
     pricing.command()(command)
 pricing.command("lowest-price")(lowest_price)

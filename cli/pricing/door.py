@@ -38,6 +38,14 @@ class Door:
         found: Json = answer.json()
         return found
 
+    def lines(self, path: str) -> list[Json]:
+        """A list that has no pages.  Raises Refused."""
+        answer = self.client.get(path)
+        if answer.is_error:
+            raise Refused(_problem(answer))
+        found: list[Json] = answer.json()
+        return found
+
     def pages(self, path: str, most: int) -> list[Json]:
         """A list, page by page, up to `most`."""
         items: list[Json] = []

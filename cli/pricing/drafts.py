@@ -17,6 +17,10 @@ Version = Annotated[int, typer.Argument(min=1, help="The price version.")]
 Because = Annotated[str, typer.Option("--because", help="Why; it is kept with the version.")]
 Hash = Annotated[str, typer.Option("--hash", help="The hash that the preview ended with.")]
 MOST_VERSIONS = 500
+CONTENT = (
+    *("reverts", "admin_percentage", "delivery_cost_minor", "tax_rates", "tax_inclusive"),
+    *("variant_prices_minor", "timing", "drift_limit_percent", "preview_hash", "reason"),
+)
 
 
 def draft(
@@ -93,6 +97,22 @@ def list_versions(as_json: AsJson = False) -> None:
         for each in found
     ]
     show(found if as_json else rows, as_json=as_json, empty="there is no price version")
+
+
+def show_version(version: Version, as_json: AsJson = False) -> None:
+    """What a version says, and who drafted, approved and published it, and had a hand on its rollout."""
+    with pricing_door() as door:
+        found = door.ask("GET", f"/configs/{version}")
+        decisions = door.lines(f"/configs/{version}/decisions")
+    if as_json:
+        print(json.dumps({**found, "decisions": decisions}))
+        return
+    _said(found, as_json=False)
+    unsaid: tuple[object, ...] = (None, {}, [])
+    for name in CONTENT:
+        if found[name] not in unsaid:
+            print(f"  {name}: {json.dumps(found[name])}")
+    show(decisions, as_json=False, empty="nobody has decided anything")
 
 
 def _followed(door: Door, version: int, as_json: bool) -> Json:

@@ -100,6 +100,9 @@ def test_a_price_goes_from_draft_to_rollout_by_two_keys(
         early = ("--currency", "USD", "--at", "2020-01-01", "--json")
         unknown = farebox("pricing", "lowest-price", variant, *early)
         assert (unknown.code, "No price was known then" in unknown.err) == (1, True)
+        shown = farebox("pricing", "show", version)
+        told = ("drafted", "approved", "published", "ada", "grace", "spring", "admin_percentage")
+        assert [word for word in told if word not in shown.out] == []
         listed = farebox("pricing", "list")
         assert [word in listed.out for word in ("everything", "active", "grace")] == [True] * 3
 

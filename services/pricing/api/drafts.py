@@ -94,7 +94,7 @@ async def revise(
 
 @router.post("/{version}/preview", status_code=status.HTTP_202_ACCEPTED)
 async def preview(version: Number, session: Session, author: PricingWriter) -> PreviewView:
-    """Compute what it would do to every subscription; read on at GET on the same path."""
+    """Compute what it would do to every subscription; read on at GET on the same path.  An approval counts no more."""
     return PreviewView.model_validate(await start_preview(session, version, author))
 
 
