@@ -15,6 +15,7 @@ from pathlib import Path
 from psycopg import Connection
 
 from migrations.faults import MigrationFault
+from migrations.guard.preflight import models
 from migrations.guard.run import Options, Run, Show
 from migrations.guard.trail import Trail
 from tests.guard.conftest import IMPATIENT
@@ -52,6 +53,8 @@ def child(url: str, folder: Path, point: str) -> None:
 
 
 def main() -> None:
+    # Once for all children: of what a run does before its first query, it takes longest.
+    assert list(models()) == []
     for line in sys.stdin:
         url, folder, point = line.strip().split(" ", 2)
         pid = os.fork()
