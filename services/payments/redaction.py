@@ -30,7 +30,8 @@ ORDER BY position LIMIT $4
 """
 # Given back to the fold in between, it is left whole.
 KEEP = """
-UPDATE stripe_events SET body = new.body, redacted_at = $3
+UPDATE stripe_events SET body = new.body, redacted_at = $3,
+    detail = CASE WHEN status = 'ignored' THEN detail END
 FROM unnest($1::bigint[], $2::bytea[]) AS new (position, body)
 WHERE stripe_events.position = new.position AND redacted_at IS NULL
   AND status IN ('applied', 'ignored')

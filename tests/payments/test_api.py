@@ -138,7 +138,7 @@ async def test_a_payment_that_names_nobody_is_kept_and_listed(
     event_id = next(e["id"] for e in lives.events if e["data"]["object"]["id"] == nameless)
     shown = (await client.get(f"/stripe-events/{event_id}")).json()
     assert (shown["status"], shown["payment_id"]) == ("applied", found[0]["id"])
-    assert "'bob' is no UUID" in shown["detail"]
+    assert "user_id is no UUID" in shown["detail"]
 
 
 async def test_what_became_of_an_event_is_told_at_every_stage(

@@ -148,6 +148,18 @@ def test_our_own_metadata_stays() -> None:
     assert left["data"]["object"]["metadata"] == {"user_id": str(USER), "farebox_order": "o-1"}
 
 
+def test_who_is_named_in_the_place_of_a_uuid_is_kept_nowhere() -> None:
+    named = {"user_id": " jane@example.com ", "subscription_id": str(SUBSCRIPTION)}
+    body = event(intent(metadata=named))
+    meant = translate(body)
+    assert "jane" not in str(meant)
+    left = redact(body)
+    assert b"jane" not in left
+    assert translate(left) == meant
+    kept = orjson.loads(left)["data"]["object"]["metadata"]
+    assert kept == {"user_id": "(no UUID)", "subscription_id": str(SUBSCRIPTION)}
+
+
 @pytest.mark.parametrize("kind", [["a"], {"a": 1}, 7, None])
 def test_an_object_that_is_no_kind_of_thing_keeps_its_head(kind: object) -> None:
     event = {"id": "evt_1", "object": "event", "type": "x", "created": 1, "livemode": False}
@@ -216,9 +228,15 @@ async def test_after_the_retention_every_body_is_redacted_and_every_row_rebuilt_
 ) -> None:
     await lives_heard(service, 4)
     before = await service.payments()
+    # As an earlier release remarked it.
+    await service.rows("UPDATE stripe_events SET detail = 'user_id ''bob'' is no UUID'")
     await aged(service, DAYS + 1)
     await sweep(Redaction(service.pool, "test", DAYS, hands))
     left = await bodies(service)
+    details = await service.rows(
+        "SELECT DISTINCT detail FROM stripe_events WHERE status = 'applied'"
+    )
+    assert details == [{"detail": None}]
     assert [name for name, body in left.items() if people_in(body)] == []
     assert await service.rows("SELECT id FROM stripe_events WHERE redacted_at IS NULL") == []
     engine = create_engine(database.url_for("payments"), "payments")

@@ -185,9 +185,10 @@ def test_what_names_only_a_charge_does_not_say_whose_it_is() -> None:
 
 
 def test_zeros_in_a_text_are_written_out_and_nothing_else_is_touched() -> None:
-    told = fact(event(intent(metadata={"user_id": "a\x00b"})))
-    assert told.tells.links["user_id"].text == "a\\x00b"
-    assert fact(event(intent(metadata={"user_id": "ab"}))).tells.links["user_id"].text == "ab"
+    for code, told in (("a\x00b", "a\\x00b"), ("ab", "ab")):
+        shape = intent(status="requires_payment_method", last_payment_error={"code": code})
+        [said] = fact(event(shape)).tells.told.values()
+        assert said.snapshot.failure_code == told
 
 
 def test_an_object_without_a_name_is_said_to_be_one() -> None:

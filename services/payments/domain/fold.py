@@ -62,7 +62,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Link:
-    """A name of a user or subscription; a payment's own word outranks its charges', a later one an earlier."""
+    """A name of a user or subscription; a payment's own word outranks its charges', a later one an earlier.
+
+    `text` is the UUID, and empty where it is none.
+    """
 
     is_uuid: bool
     rank: int

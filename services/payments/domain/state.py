@@ -151,7 +151,7 @@ def release(fold: Fold) -> str | None:
 def unlinked_reasons(fold: Fold) -> list[str]:
     """Why the payment names no user or no subscription that we could know, in words for an operator."""
     return [
-        f"metadata {key} {link.text!r} is no UUID"
+        f"metadata {key} is no UUID: look at it at Stripe"
         for key, link in sorted(fold.links.items())
         if not link.is_uuid
     ]

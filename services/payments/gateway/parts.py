@@ -16,8 +16,6 @@ PAYMENT_LINK_RANK = 1
 CHARGE_LINK_RANK = 0
 INVOICE_LINK_RANK = -1
 SUBSCRIPTION_LINK_RANK = -2
-# Metadata may be 500 characters long; an operator needs to recognise it, not to read it all.
-MAX_LINK_LENGTH = 100
 # A payment's facts name the same two within seconds of each other: 2 MB at most.
 NAMES_REMEMBERED = 8_192
 CHARGED = ("charge", "payment")
@@ -32,14 +30,13 @@ def links(event: shapes.Event, metadata: dict[str, str], rank: int) -> dict[str,
 
 
 def _link(event: shapes.Event, text: str, rank: int) -> Link:
-    name = _uuid_text(text)
-    if name is None:
-        return Link(False, rank, event.created, event.id, text[:MAX_LINK_LENGTH])
-    return Link(True, rank, event.created, event.id, name)
+    name = uuid_text(text)
+    # Whatever else stands there may be anybody's name or address, which none of our tables keeps.
+    return Link(name is not None, rank, event.created, event.id, name or "")
 
 
 @lru_cache(maxsize=NAMES_REMEMBERED)
-def _uuid_text(text: str) -> str | None:
+def uuid_text(text: str) -> str | None:
     """In the one way of writing a UUID; None where it is none."""
     try:
         return str(UUID(text))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import orjson
 
 from services.payments.gateway import shapes
-from services.payments.gateway.parts import LINKS
+from services.payments.gateway.parts import LINKS, uuid_text
 from services.payments.gateway.question import list_of
 from services.payments.gateway.translate import translate
 from shared.errors import FareboxError
@@ -23,6 +23,7 @@ OWN_KEYS = {
     "cost_history_id",
     "period_start",
 }
+NO_UUID = "(no UUID)"
 HEAD = ("id", "object", "type", "created", "livemode", "account", "context", "api_version", "asked")
 RELATED = ("id", "type", "url")
 # Of an object that nothing is read from: what it was.
@@ -101,10 +102,16 @@ def _without_foreign_keys(value: dict[str, object]) -> dict[str, object]:
     return {name: _cleaned(name, each) for name, each in value.items()}
 
 
+def _own(key: str, value: object) -> object:
+    """Our own keys' values are ours, but where somebody put a name or an address in a UUID's place."""
+    is_foreign = key in LINKS and isinstance(value, str) and uuid_text(value.strip()) is None
+    return NO_UUID if is_foreign else value
+
+
 def _cleaned(name: str, value: object) -> object:
     match value:
         case dict() if name == "metadata":
-            return {key: each for key, each in value.items() if key in OWN_KEYS}
+            return {key: _own(key, each) for key, each in value.items() if key in OWN_KEYS}
         case dict():
             return _without_foreign_keys(value)
         case list():

@@ -44,7 +44,6 @@ HARMLESS = {
     "fold: not a or not b  ->  not a and (not b)",
     "parts: PAYMENT_LINK_RANK = 1  ->  PAYMENT_LINK_RANK = 2",
     "parts: SUBSCRIPTION_LINK_RANK = -2  ->  SUBSCRIPTION_LINK_RANK = -3",
-    "parts: MAX_LINK_LENGTH = 100  ->  MAX_LINK_LENGTH = 101",
     "parts: NAMES_REMEMBERED = 8192  ->  NAMES_REMEMBERED = 8193",
     # Of one payment the least is the greatest.
     "afterwards: payment = min(payments, default=None)  ->  payment = max(payments, default=None)",
