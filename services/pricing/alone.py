@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy import RowMapping, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,7 +19,7 @@ from services.pricing.pricing_sql import BEFORE
 from services.pricing.reprice import FIRST_TIER, TIER
 from services.pricing.timing import Situation
 from shared.errors import FareboxError
-from shared.events import BillingInterval, CostBreakdown, TierName
+from shared.events import BillingInterval, CostBreakdown, TierName, VariantLine
 from shared.storefront import Address, Subscription
 
 UNPRICEABLE = {
@@ -93,6 +93,10 @@ async def price_alone(
             read = Subject.of(row), Periods.model_validate(row)
         except UnreadableSubscription as error:
             results.append(Result(row["id"], "failed", code_of(error), error.detail))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            results.append(Result(row["id"], "failed", "unreadable_subscription", detail))
         else:
             subjects.append((*read, TIER.validate_python(row["tier"] or FIRST_TIER)))
     beside = Beside(
@@ -127,7 +131,7 @@ def price_one(campaign: Campaign, subject: Subject, beside: Beside) -> Result:
             verdict.terms, beside.catalogue.get(subject.currency, {}), subject.currency
         )
         box = subject.box({subject.currency: prices})
-        new = campaign.priced(verdict, box, given(campaign, verdict, subject.currency, before))
+        new = campaign.priced(verdict, box, given(campaign, verdict, box.variants, before, prices))
     except FareboxError as error:
         return Result(subject.id, "failed", code_of(error), error.detail, subject)
     old = subject.cost_breakdown
@@ -137,16 +141,30 @@ def price_one(campaign: Campaign, subject: Subject, beside: Beside) -> Result:
 
 
 def given(
-    campaign: Campaign, verdict: Verdict, currency: str, before: CostBreakdown | None
+    campaign: Campaign,
+    verdict: Verdict,
+    lines: Sequence[VariantLine],
+    before: CostBreakdown | None,
+    offers: Mapping[UUID, int],
 ) -> Mapping[UUID, int]:
-    """Unit prices that lines get: those the version names, or those that the reverted one took away."""
-    if not verdict.restores:
-        return campaign.named(currency)
-    if campaign.reverts is None or before is None:
-        return {}
-    changed = campaign.reverts.changes.variant_prices.get(currency, {})
-    carried = {line.variant_id: line.unit_price_minor for line in before.variants}
-    return {variant: price for variant, price in carried.items() if variant in changed}
+    """Unit prices that lines get: those the version names; of what it takes back, those from before.
+
+    A line that was not there before, and still carries the price that is taken back, is offered anew.
+    """
+    currency = verdict.currency
+    prices = {} if verdict.restores else dict(campaign.named(currency))
+    if campaign.reverts is None:
+        return prices
+    taken_back = campaign.reverts.changes.variant_prices.get(currency, {})
+    known = before.variants if before is not None and verdict.restores else ()
+    carried = {line.variant_id: line.unit_price_minor for line in known}
+    for line in lines:
+        variant = line.variant_id
+        if variant in taken_back and variant in carried:
+            prices[variant] = carried[variant]
+        elif taken_back.get(variant) == line.unit_price_minor and variant in offers:
+            prices.setdefault(variant, offers[variant])
+    return prices
 
 
 def _never_priced(campaign: Campaign, subject: Subject, beside: Beside) -> tuple[int, ...]:

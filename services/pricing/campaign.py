@@ -69,6 +69,7 @@ class Verdict:
     versions: tuple[int, ...] = ()
     terms: Terms | None = None
     restores: bool = False
+    currency: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ class Campaign:
         if self.reverts is not None and on and not self._takes_back(on):
             detail = f"price version {self.reverts.number} never moved it"
             return Verdict("kept", "never_moved", detail)
-        earlier = self._earlier(group.before or ())
-        restores = self._takes_back(on) and (
-            # A cohort that had no version of its own before has none again.
-            bool(earlier) or (group.before is not None and not self.layer.scope.everything)
-        )
+        before = group.before or ()
+        earlier = self._earlier(before)
+        # Who signed up under the reverted version has nothing from before: he is priced as the revert says.
+        known = self.reverts is not None and bool(before) and self.reverts.number not in before
+        # A cohort that had no version of its own before has none again.
+        restores = known and (bool(earlier) or not self.layer.scope.everything)
         after = [layer for layer in on if layer.scope_id != self.layer.scope_id]
         after += earlier if restores else [self.layer]
         try:
@@ -134,7 +136,7 @@ class Campaign:
             tax_rate(terms, group.place)
         except FareboxError as error:
             return Verdict("failed", code_of(error), error.detail)
-        return Verdict(None, None, None, versions, terms, restores)
+        return Verdict(None, None, None, versions, terms, restores, group.currency)
 
     def priced(self, verdict: Verdict, box: Box, given: Mapping[UUID, int]) -> CostBreakdown:
         """`box` after the move; lines that are not `given` a price keep the one they carry.
@@ -186,7 +188,7 @@ def _arithmetic(campaign: Campaign, group: Group, verdict: Verdict) -> dict[str,
     percentage, tax = terms.admin_percentage * PERCENT_SCALE, rate * RATE_SCALE
     exact = percentage == int(percentage) and tax == int(tax)
     return {
-        "alone": not exact or delivery > SQL_AMOUNT_MAX or (restores and campaign.gives_lines_back),
+        "alone": not exact or delivery > SQL_AMOUNT_MAX or campaign.gives_lines_back,
         "part": {
             "price_versions": list(verdict.versions),
             "admin_percentage": str(terms.admin_percentage),

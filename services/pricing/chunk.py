@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing.alone import given
 from services.pricing.campaign import Campaign, Group, row_of
 from services.pricing.domain import Box
-from services.pricing.pricing_sql import WINDOW, Shape, covered, members
+from services.pricing.pricing_sql import LOCK, WINDOW, Shape, covered, members
 from shared.errors import Conflict
 from shared.events import CostBreakdown
 
@@ -79,6 +79,7 @@ class Turn:
     """Whose turn it is, and up to which id everybody has had it."""
 
     ids: Sequence[UUID]
+    busy: Sequence[UUID]  # whose rows somebody else is changing this moment
     first: UUID
     reached: UUID
 
@@ -102,14 +103,25 @@ def shape_of(campaign: Campaign) -> Shape:
 async def next_turn(
     session: AsyncSession, campaign: Campaign, reached: UUID | None, rows: int, *, lock: bool
 ) -> Turn:
-    """The next `rows` at most of those the scope covers, after `reached`; locked in order of id if asked for."""
+    """The next `rows` at most of those the scope covers, after `reached`; locked if asked for."""
     first = FIRST_ID if reached is None else UUID(int=reached.int + 1)
     scope = covered(campaign.layer.scope)
     window = rows if campaign.layer.scope.everything else max(rows, WINDOW_ROWS)
     last = await session.scalar(WINDOW, {"first": first, "rows": window}) or LAST_ID
     values = scope.values | {"first": first, "last": last, "rows": rows}
-    ids = (await session.scalars(members(scope.condition, lock=lock), values)).all()
-    return Turn(ids, first, ids[-1] if len(ids) == rows else last)
+    ids = (await session.scalars(members(scope.condition), values)).all()
+    reached = ids[-1] if len(ids) == rows else last
+    ours, busy = await lock_free(session, ids) if lock else (ids, ())
+    return Turn(ours, busy, first, reached)
+
+
+async def lock_free(
+    session: AsyncSession, ids: Sequence[UUID]
+) -> tuple[Sequence[UUID], Sequence[UUID]]:
+    """Lock those that nobody else is changing, in order of id, without waiting; the others come back second."""
+    ours = (await session.scalars(LOCK, {"ids": ids})).all() if ids else []
+    locked = set(ours)
+    return ours, [each for each in ids if each not in locked]
 
 
 async def ask(
@@ -166,7 +178,7 @@ def _check(campaign: Campaign, sample: object) -> None:
             *(old.currency, old.variants, old.delivery_type, old.place),
             old.loyalty_discount_minor,
         )
-        again = campaign.priced(verdict, box, given(campaign, verdict, old.currency, None))
+        again = campaign.priced(verdict, box, given(campaign, verdict, old.variants, None, {}))
         if again.model_dump(mode="json") != row.new:
             raise Disagreement(
                 f"subscription {row.id}: SQL says {row.new.get('total_minor')},"

@@ -23,10 +23,11 @@ async def list_chunk(chunk: Chunk) -> None:
     session, campaign = chunk.session, chunk.campaign
     planned = await plan_chunk(session, campaign, chunk.ids, chunk.known)
     results = await price_alone(session, campaign, planned.alone) if planned.alone else []
-    plans = [*planned.plans, *plans_alone(campaign, results)]
-    settled = [item(s.subscription_id, s.outcome, s.code, s.detail) for s in planned.settled] + [
-        ended_item(result) for result in results if result.new is None
-    ]
+    alone, unplanned = plans_alone(campaign, results)
+    plans = [*planned.plans, *alone]
+    settled = [
+        item(s.subscription_id, s.outcome, s.code, s.detail) for s in (*planned.settled, *unplanned)
+    ] + [ended_item(result) for result in results if result.new is None]
     notices = [plan for plan in plans if isinstance(plan.turn, Due) and plan.turn.notify_by]
     await settle(chunk, settled + [_planned(plan, chunk.version) for plan in plans])
     await _notify(chunk, notices)
@@ -48,7 +49,7 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
     later: list[dict[str, object]] = []
     ended: list[dict[str, object]] = []
     not_now: set[UUID] = set()
-    for plan in (*planned.plans, *plans_alone(campaign, results)):
+    for plan in (*planned.plans, *plans_alone(campaign, results)[0]):
         said = turns[plan.subscription_id]
         match plan.turn:
             case Stays(code=code):

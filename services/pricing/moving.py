@@ -42,10 +42,15 @@ class Chunk:
     ids: Sequence[UUID]
     newer: Sequence[int]  # versions of the same scope that take effect later
     known: Known
+    applied: Why | None = None  # of results that an operator took up again
 
     @property
     def version(self) -> int:
         return self.rollout.price_version
+
+    @property
+    def again(self) -> Why:
+        return self.applied or self.why
 
     def values(self) -> dict[str, object]:
         return {
@@ -61,6 +66,9 @@ class Chunk:
             "schema": SubscriptionCostChanged.dataschema(),
             "trace": derived_id("rollout", self.version).hex,
             "details": dumps(DETAILS),
+            "applied_reason": self.again.reason,
+            "applied_by": self.again.changed_by,
+            "applied_cause": self.again.cause.id,
         }
 
 
@@ -99,13 +107,16 @@ async def _move_alone(chunk: Chunk, results: Sequence[Result]) -> list[Result]:
     items: list[dict[str, object]] = []
     for result in results:
         ruling = rulings.get(result.subscription_id)
-        judged = result if ruling is None else _judged(result, ruling.ruling)
+        judged = result if ruling is None else _judged(result, ruling.ruling, ruling.accepted)
         at: datetime | None = None if ruling is None else ruling.effective_at
         ended.append(judged)
         items.append(ended_item(judged) | {"effective_at": at})
         if judged.outcome == "moved" and at is not None:
-            changes.append(_change(chunk, judged, at))
-        elif judged.code == "same_cents" and judged.new is not None:
+            why = chunk.again if ruling is not None and ruling.accepted else chunk.why
+            changes.append(_change(chunk.version, judged, at, why))
+        elif (
+            judged.outcome == "kept" and ruling is not None and ruling.ruling is None and judged.new
+        ):
             await stamp(
                 chunk.session, [judged.subscription_id], chunk.version, judged.new.price_versions
             )
@@ -114,21 +125,23 @@ async def _move_alone(chunk: Chunk, results: Sequence[Result]) -> list[Result]:
     return ended
 
 
-def _judged(result: Result, ruling: str | None) -> Result:
+def _judged(result: Result, ruling: str | None, accepted: bool) -> Result:
     if ruling is not None:
         outcome: Outcome = "kept" if ruling == "not_told" else "deferred"
         return replace(result, outcome=outcome, code=ruling, detail=None)
-    return replace(result, code="grandfathered") if result.restores else result
+    if result.restores:
+        return replace(result, code="grandfathered")
+    return replace(result, code="accepted") if accepted and result.code is None else result
 
 
-def _change(chunk: Chunk, result: Result, at: datetime) -> CostChange:
+def _change(version: int, result: Result, at: datetime, why: Why) -> CostChange:
     if result.subject is None or result.new is None:
         raise ValueError(f"subscription {result.subscription_id} has no new cost")
     if result.subject.cost_breakdown is None:
-        since = max(chunk.why.at, at)
-        return CostChange(result.subject, chunk.version, result.new, "created", since, chunk.why)
+        since = max(why.at, at)
+        return CostChange(result.subject, version, result.new, "created", since, why)
     kind: CostKind = "revert" if result.restores else "config"
-    return CostChange(result.subject, chunk.version, result.new, kind, at, chunk.why)
+    return CostChange(result.subject, version, result.new, kind, at, why)
 
 
 def _note_drift(chunk: Chunk, changed: int) -> None:

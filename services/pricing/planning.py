@@ -1,11 +1,12 @@
 """When a version reaches each subscription of a chunk, where that is not at once for everybody."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import assert_never
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,9 +36,6 @@ class Placed(BaseModel):
     next_delivery_on: date | None
     old: CostBreakdown
     new: CostBreakdown | None
-
-
-PLACED: TypeAdapter[list[Placed]] = TypeAdapter(list[Placed])
 
 
 @dataclass(frozen=True)
@@ -78,29 +76,50 @@ async def plan_chunk(
     plans: list[Plan] = []
     settled: list[Settled] = []
     for row in answer.rows:
-        for placed in PLACED.validate_python(row["placed"] or []):
-            if placed.verdict is not None or placed.new is None:
-                outcome = placed.verdict or "failed"
-                settled.append(Settled(placed.id, outcome, placed.code, placed.detail))
-                continue
-            turn = campaign.plan(_situation(placed, placed.new))
-            plans.append(Plan(placed.id, placed.user_id, turn, placed.old, placed.new))
+        for found in row["placed"] or ():
+            made = _planned(campaign, found)
+            match made:
+                case Plan():
+                    plans.append(made)
+                case Settled():
+                    settled.append(made)
+                case _:
+                    assert_never(made)
     return Planned(plans, settled, answer.alone)
 
 
-def plans_alone(campaign: Campaign, results: Iterable[Result]) -> list[Plan]:
+def _planned(campaign: Campaign, found: Mapping[str, object]) -> Plan | Settled:
+    """Never raises: a row may say anything, and stops nobody else."""
+    try:
+        placed = Placed.model_validate(found)
+        if placed.verdict is not None or placed.new is None:
+            return Settled(placed.id, placed.verdict or "failed", placed.code, placed.detail)
+        turn = campaign.plan(_situation(placed, placed.new))
+    except (ValueError, OverflowError) as error:
+        return unplanned(UUID(str(found["id"])), error)
+    return Plan(placed.id, placed.user_id, turn, placed.old, placed.new)
+
+
+def unplanned(subscription_id: UUID, error: Exception) -> Settled:
+    first = str(error).splitlines()[0]
+    return Settled(subscription_id, "failed", "no_turn", f"its turn cannot be told: {first}")
+
+
+def plans_alone(campaign: Campaign, results: Iterable[Result]) -> tuple[list[Plan], list[Settled]]:
     """The same for those priced one by one; who has no price has no turn."""
-    return [
-        Plan(
-            result.subscription_id,
-            result.subject.user_id,
-            campaign.plan(result.situation(result.new.place)),
-            result.subject.cost_breakdown,
-            result.new,
-        )
-        for result in results
-        if result.new is not None and result.subject is not None
-    ]
+    plans: list[Plan] = []
+    settled: list[Settled] = []
+    for result in results:
+        if result.new is None or result.subject is None:
+            continue
+        subject, new = result.subject, result.new
+        try:
+            turn = campaign.plan(result.situation(new.place))
+        except (ValueError, OverflowError) as error:
+            settled.append(unplanned(subject.id, error))
+            continue
+        plans.append(Plan(subject.id, subject.user_id, turn, subject.cost_breakdown, new))
+    return plans, settled
 
 
 def _situation(placed: Placed, new: CostBreakdown) -> Situation:

@@ -6,7 +6,7 @@ the storefront writes on, and whoever changes meanwhile is held against what the
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import assert_never
 from uuid import UUID
@@ -21,7 +21,7 @@ from services.pricing.campaign import DETAILS, Campaign
 from services.pricing.chunk import FIRST_ID, Disagreement, Known, ask, dumps, next_turn, shape_of
 from services.pricing.layers import as_layer, layers
 from services.pricing.models import Preview, PriceScope, PricingConfig
-from services.pricing.planning import Plan, plan_chunk, plans_alone
+from services.pricing.planning import Plan, Settled, plan_chunk, plans_alone
 from services.pricing.pricing_sql import STEPS, Shape, left, priced, said_by
 from services.pricing.timing import Due, Stays, Timing
 from services.pricing.totals import Counted, Extreme, Totals, bucket_of
@@ -149,13 +149,15 @@ class Chunk:
 async def _in_sql(chunk: Chunk, known: Known, totals: Totals) -> list[Result]:
     """Write the items that SQL prices; returns the others, priced one by one."""
     session, campaign = chunk.session, chunk.campaign
-    plans: Sequence[Plan] = ()
+    plans: list[dict[str, object]] = []
     if not campaign.at_once:
-        plans = (await plan_chunk(session, campaign, chunk.ids, known)).plans
+        planned = await plan_chunk(session, campaign, chunk.ids, known)
+        plans = [_planned(plan) for plan in planned.plans]
+        plans += [_unplanned(settled) for settled in planned.settled]
     values = {
         "ids": chunk.ids,
         "preview": chunk.preview.id,
-        "plans": dumps([_planned(plan) for plan in plans]),
+        "plans": dumps(plans),
         "floors": dumps(totals.floors()),
         "details": dumps(DETAILS),
     }
@@ -170,7 +172,9 @@ async def _in_sql(chunk: Chunk, known: Known, totals: Totals) -> list[Result]:
 async def _one_by_one(chunk: Chunk, results: Sequence[Result], totals: Totals) -> None:
     planned: dict[UUID, dict[str, object]] = {}
     if not chunk.campaign.at_once:
-        made = plans_alone(chunk.campaign, results)
+        made, unplanned = plans_alone(chunk.campaign, results)
+        failed = {settled.subscription_id: settled for settled in unplanned}
+        results = [_failed(result, failed.get(result.subscription_id)) for result in results]
         planned = {plan.subscription_id: _planned(plan) for plan in made}
     rows = [_item(result, planned.get(result.subscription_id)) for result in results]
     if not rows:
@@ -181,6 +185,14 @@ async def _one_by_one(chunk: Chunk, results: Sequence[Result], totals: Totals) -
         totals.add(counted)
         if counted.bucket and counted.old_minor is not None:
             totals.note([Extreme.model_validate(row | {"subscription_id": row["id"]})])
+
+
+def _failed(result: Result, settled: Settled | None) -> Result:
+    if settled is None:
+        return result
+    return replace(
+        result, outcome=settled.outcome, code=settled.code, detail=settled.detail, new=None
+    )
 
 
 def _item(result: Result, plan: dict[str, object] | None) -> dict[str, object]:
@@ -216,11 +228,20 @@ def _difference(row: dict[str, object]) -> dict[str, object]:
 def _planned(plan: Plan) -> dict[str, object]:
     match plan.turn:
         case Due(at=at):
-            return {"id": plan.subscription_id, "code": None, "due_at": at}
+            return {"id": plan.subscription_id, "outcome": None, "code": None, "due_at": at}
         case Stays(code=code):
-            return {"id": plan.subscription_id, "code": code, "due_at": None}
+            return {"id": plan.subscription_id, "outcome": "kept", "code": code, "due_at": None}
         case _:
             assert_never(plan.turn)
+
+
+def _unplanned(settled: Settled) -> dict[str, object]:
+    return {
+        "id": settled.subscription_id,
+        "outcome": settled.outcome,
+        "code": settled.code,
+        "detail": settled.detail,
+    }
 
 
 async def _link(
@@ -250,19 +271,22 @@ async def _link(
 def statement(shape: Shape) -> TextClause:
     return text(f"""
 WITH {priced(shape)}, plans AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(CAST(:plans AS jsonb)) AS l (id uuid, code text, due_at timestamptz)
+    SELECT * FROM jsonb_to_recordset(CAST(:plans AS jsonb)) AS l (id uuid, outcome text, code text,
+        detail text, due_at timestamptz)
 ), judged AS (
-    SELECT p.id, p.currency, p.place, p.delivery_type, coalesce(u.tier, 'bronze') AS tier, p.detail,
-        CASE WHEN p.verdict IS NOT NULL THEN p.verdict WHEN l.code IS NOT NULL OR p.same THEN 'kept'
-            ELSE 'moved' END AS outcome,
+    SELECT p.id, p.currency, p.place, p.delivery_type, coalesce(u.tier, 'bronze') AS tier,
+        coalesce(p.detail, l.detail) AS detail,
+        CASE WHEN p.verdict IS NOT NULL THEN p.verdict WHEN l.outcome IS NOT NULL THEN l.outcome
+            WHEN p.same THEN 'kept' ELSE 'moved' END AS outcome,
         CASE WHEN p.verdict IS NOT NULL THEN p.code WHEN l.code IS NOT NULL THEN l.code
             WHEN p.same THEN 'same_cents' ELSE p.code END AS code,
-        l.code IS NOT NULL OR p.verdict = 'kept' AS stays, p.old_total, p.total,
+        coalesce(l.outcome, p.verdict) = 'kept' AS stays, p.old_total,
+        CASE WHEN l.outcome = 'failed' THEN NULL ELSE p.total END AS total,
         {said_by("p.new")} AS digest, l.due_at
     FROM priced p LEFT JOIN plans l USING (id) LEFT JOIN user_tiers u ON u.user_id = p.user_id
 ), items AS MATERIALIZED (
     SELECT *, CASE WHEN stays THEN old_total ELSE total END AS new_total,
-        CASE WHEN stays THEN 0 ELSE total - old_total END AS difference FROM judged OFFSET 0
+        CASE WHEN stays THEN 0 ELSE coalesce(total - old_total, 0) END AS difference FROM judged OFFSET 0
 ), stored AS (
     INSERT INTO preview_items (preview_id, subscription_id, outcome, code, reason, currency,
         old_total_minor, new_total_minor, digest, due_at)

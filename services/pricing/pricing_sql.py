@@ -17,8 +17,10 @@ from services.pricing.scopes import Scope
 STEPS = tuple(digit * 10**place for place in range(7) for digit in (1, 2, 5))
 SAMPLE_ROWS = 3  # of each chunk, computed again by the pure function
 
-# The place as domain.place_of writes it, but for blanks that no address has; what differs is not plain.
-PLACE = "a.country || coalesce('-' || nullif(upper(btrim(a.region)), ''), '')"
+# What str.strip() takes for blank.
+BLANKS = "".join(f"\\u{code:04x}" for code in range(0x10000) if chr(code).isspace())
+# The place as domain.place_of writes it; where case differs in other alphabets, the row is not plain.
+PLACE = f"a.country || coalesce('-' || nullif(upper(btrim(a.region, E'{BLANKS}')), ''), '')"
 
 PICKED = f"""
 picked AS MATERIALIZED (
@@ -42,17 +44,25 @@ picked AS MATERIALIZED (
     WHERE s.id = ANY (CAST(:ids AS uuid[]))
 )"""
 
-# What the version to be reverted took a subscription from; lines of earlier releases name it one line before.
+# What the version to be reverted took a subscription from; where it was only stamped, what the last line
+# without it says.
+# Lines of earlier releases name no versions but their own.
 BEFORE = """
     LEFT JOIN LATERAL (
-        SELECT coalesce(nullif(h.old_breakdown -> 'price_versions', '[]'), jsonb_build_array((
-            SELECT e.price_version FROM subscription_cost_history e
-            WHERE e.subscription_id = h.subscription_id AND e.id < h.id ORDER BY e.id DESC LIMIT 1
-        ))) AS versions, h.old_breakdown
-        FROM subscription_cost_history h
-        WHERE h.subscription_id = s.id AND h.price_version = :reverts AND h.kind = 'config'
-            AND h.old_breakdown IS NOT NULL
-        ORDER BY h.id DESC LIMIT 1
+        SELECT CASE WHEN h.moved THEN h.old_breakdown ELSE h.new_breakdown END AS old_breakdown,
+            CASE WHEN h.moved THEN coalesce(nullif(h.old_breakdown -> 'price_versions', '[]'),
+                jsonb_build_array((SELECT e.price_version FROM subscription_cost_history e
+                    WHERE e.subscription_id = h.subscription_id AND e.id < h.id ORDER BY e.id DESC LIMIT 1)))
+                ELSE coalesce(nullif(h.new_breakdown -> 'price_versions', '[]'),
+                    jsonb_build_array(h.price_version)) END AS versions
+        FROM (
+            SELECT *, l.price_version = CAST(:reverts AS integer) AND l.kind IN ('config', 'revert')
+                AND l.old_breakdown IS NOT NULL AS moved
+            FROM subscription_cost_history l WHERE l.subscription_id = s.id
+        ) h
+        WHERE h.moved OR NOT coalesce(nullif(h.new_breakdown -> 'price_versions', '[]'),
+            jsonb_build_array(h.price_version)) @> to_jsonb(CAST(:reverts AS integer))
+        ORDER BY h.moved DESC, h.id DESC LIMIT 1
     ) b ON true"""
 
 GROUPED = """
@@ -210,17 +220,24 @@ WINDOW = text(
 )
 
 
-def members(condition: str, *, lock: bool) -> TextClause:
+def members(condition: str) -> TextClause:
     """The next ids in a window of ids that a scope covers, and are not canceled."""
     return text(
         f"SELECT s.id FROM {MEMBERS} WHERE s.id >= :first AND s.id <= :last AND s.status <> 'canceled'"
-        f" AND {condition} ORDER BY s.id LIMIT :rows{' FOR NO KEY UPDATE OF s' if lock else ''}"
+        f" AND {condition} ORDER BY s.id LIMIT :rows"
     )
 
 
 def membership(condition: str) -> TextClause:
-    """Of given ids those that are still there, locked, and whether a scope covers them."""
+    """Of given ids those that are still there, and whether a scope covers them."""
     return text(
         f"SELECT s.id, {condition} AS covered FROM {MEMBERS} WHERE s.id = ANY (CAST(:ids AS uuid[]))"
-        " ORDER BY s.id FOR NO KEY UPDATE OF s"
     )
+
+
+# Whoever is in somebody else's hands is left for later: who waits for a row while he holds others makes
+# everybody wait, and may be one half of a deadlock.
+LOCK = text(
+    "SELECT id FROM public.subscriptions WHERE id = ANY (CAST(:ids AS uuid[]))"
+    " ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+)

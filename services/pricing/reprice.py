@@ -5,13 +5,13 @@ there it stays on the version it was on.  The row locks come first, then what ro
 that has not come to a row yet finds it as this leaves it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.composition import Layer, choose, compose, numbers
@@ -43,6 +43,8 @@ from shared.events import TierName
 
 # Why a rollout that is through with a subscription left it where it was, for longer than it lasted.
 HOLDING_CODES = ("grandfathered", "not_told", "never_moved")
+# Any number no other advisory lock of this database uses; the second part is a version's.
+WALKS = 7_400_302
 # Who has never earned a point.
 FIRST_TIER: TierName = "bronze"
 TIER: TypeAdapter[TierName] = TypeAdapter(TierName)
@@ -83,7 +85,11 @@ class Decision:
     @property
     def newest(self) -> int:
         """The version a cost line is named after."""
-        return max(self.layers, key=lambda layer: (layer.effective_from, layer.number)).number
+        return newest(self.layers)
+
+
+def newest(layers: Iterable[Layer]) -> int:
+    return max(layers, key=lambda layer: (layer.effective_from, layer.number)).number
 
 
 async def reprice(
@@ -237,6 +243,10 @@ async def _held(
                 behind.setdefault(layer.number, []).append(subject)
     if not behind:
         return {}
+    # How far a walk is does not change before the caller's transaction ends: nobody who joins a cohort meanwhile
+    # is passed by unseen.  A chunk takes a fraction of 100 ms.
+    for number in sorted(behind):
+        await session.execute(select(func.pg_advisory_xact_lock_shared(WALKS, number)))
     held: dict[UUID, set[int]] = {}
     for number, subscription_id in await _kept(session, behind):
         held.setdefault(subscription_id, set()).add(number)

@@ -8,7 +8,7 @@ held against the preview that was approved.  Everybody ends as moved, kept, excl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -16,14 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.alone import Result
 from services.pricing.campaign import Campaign
-from services.pricing.chunk import Disagreement, Known, Turn, dumps, next_turn
+from services.pricing.chunk import Disagreement, Known, Turn, dumps, lock_free, next_turn
 from services.pricing.costs import Why
 from services.pricing.layers import Layers, Version, current_versions
 from services.pricing.listing import list_chunk, plan_again
 from services.pricing.models import Rollout
 from services.pricing.moving import Chunk, ended_item, item, move_chunk, settle, stop
 from services.pricing.pricing_sql import covered, membership
-from services.pricing.rollout_sql import DUE, MISSING, NEXT, SETTLE, WAITING
+from services.pricing.reprice import WALKS
+from services.pricing.rollout_sql import APPLIED, DUE, MISSING, NEXT, PUT_OFF, SETTLE, WAITING, WALK
 from services.pricing.versions import activate_due
 from shared import log
 from shared.clock import Clock
@@ -37,6 +38,8 @@ CHUNK_ROWS = 500
 CHUNK_ROWS_RANGE = (200, 2_000)
 # Only put on a list: nobody waits for them.
 GIVE_UP_ROWS = 5_000
+# How long a subscription that somebody else is changing is left alone.
+BUSY = timedelta(seconds=1)
 UTC = ZoneInfo("UTC")
 
 logger = log.get("rollout")
@@ -156,9 +159,12 @@ def _why(version: Version, now: datetime) -> Why:
 async def _walk(chunk: Chunk, rows: int) -> int:
     """The next subscriptions.  Those created from now on are priced by this version anyway."""
     rollout, campaign = chunk.rollout, chunk.campaign
-    turn = await next_turn(chunk.session, campaign, rollout.listed_to, rows, lock=True)
+    at_once = campaign.at_once or campaign.replaced_by is not None
+    await chunk.session.execute(WALK, {"walks": WALKS, "version": chunk.version})
+    turn = await next_turn(chunk.session, campaign, rollout.listed_to, rows, lock=at_once)
     chunk = replace(chunk, ids=turn.ids)
-    if turn.ids and (campaign.at_once or campaign.replaced_by is not None):
+    await settle(chunk, [item(each, None) | {"due_at": chunk.why.at} for each in turn.busy])
+    if turn.ids and at_once:
         await move_chunk(chunk)
     elif turn.ids:
         await list_chunk(chunk)
@@ -194,9 +200,20 @@ async def _carry_out(chunk: Chunk) -> int:
     await settle(chunk, [*map(ended_item, gone), *map(ended_item, left)])
     here = replace(chunk, ids=[i for i, is_covered in there.items() if is_covered])
     ids = here.ids if chunk.campaign.replaced_by is not None else await plan_again(here)
-    if ids:
-        await move_chunk(replace(chunk, ids=ids))
+    ours, busy = await lock_free(chunk.session, ids)
+    if busy:
+        put_off = {"version": chunk.version, "ids": busy, "due_at": chunk.why.at + BUSY}
+        await chunk.session.execute(PUT_OFF, put_off)
+    if ours:
+        await move_chunk(replace(chunk, ids=ours, applied=await _applied(chunk)))
     return len(chunk.ids)
+
+
+async def _applied(chunk: Chunk) -> Why | None:
+    found = (await chunk.session.execute(APPLIED, {"version": chunk.version})).one_or_none()
+    if found is None:
+        return None
+    return Why(found.decided_by, Cause(found.cause_id), chunk.why.at, found.reason)
 
 
 async def _give_up(

@@ -28,6 +28,7 @@ BESIDE = """
     LEFT JOIN LATERAL (SELECT * FROM notices n WHERE n.id = t.notice_id LIMIT 1) n ON true
     LEFT JOIN LATERAL (SELECT * FROM preview_items i WHERE i.preview_id = CAST(:preview AS bigint)
         AND i.subscription_id = p.id LIMIT 1) i ON true"""
+ACCEPTED = "coalesce(t.code = 'accepted', false)"
 EFFECTIVE = "coalesce(t.effective_at, greatest(CAST(:effective_from AS timestamptz), p.created_at))"
 
 # In the order of the ids everywhere: as everybody locks subscriptions, and as their facts are to be read.
@@ -47,8 +48,8 @@ updated AS (
         old_breakdown, new_breakdown, old_total_minor, new_total_minor, effective_at, reason,
         changed_by, cause_id, recorded_at, line_hash)
     OVERRIDING SYSTEM VALUE
-    SELECT line, id, user_id, CAST(:version AS integer), kind, currency, old, new, old_total, total, effective_at, CAST(:reason AS text),
-        CAST(:changed_by AS text), CAST(:cause AS text), now(), line_hash
+    SELECT line, id, user_id, CAST(:version AS integer), kind, currency, old, new, old_total, total, effective_at, reason,
+        changed_by, cause, now(), line_hash
     FROM moved ORDER BY id
 ), revised AS (
     INSERT INTO subscription_revisions AS r (subscription_id, revision, head)
@@ -63,10 +64,10 @@ updated AS (
             'price_version', CAST(:version AS integer), 'cost_history_id', line,
             'old_breakdown', old, 'new_breakdown', new,
             'old_total_minor', old_total, 'new_total_minor', total, 'effective_at', effective_at,
-            'kind', 'config', 'reason', CAST(:reason AS text), 'changed_by', CAST(:changed_by AS text),
+            'kind', 'config', 'reason', reason, 'changed_by', changed_by,
             'history_hash', encode(line_hash, 'hex')),
         jsonb_build_object('ce_subject', user_id, 'ce_time', CAST(:now AS timestamptz),
-            'ce_dataschema', CAST(:schema AS text), 'ce_causationid', CAST(:cause AS text),
+            'ce_dataschema', CAST(:schema AS text), 'ce_causationid', cause,
             'traceparent', concat('00-', CAST(:trace AS text), '-', substr(event, 1, 16), '-01'))
     FROM moved ORDER BY id
 ), settled AS (
@@ -85,27 +86,31 @@ def move(shape: Shape) -> TextClause:
     effects = EFFECTS.format(variants=", variants = m.new -> 'variants'" if shape.prices else "")
     return text(f"""
 WITH {priced(shape)}, rulings AS (
-    SELECT p.*, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling
+    SELECT p.*, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling
     FROM priced p{BESIDE}
     LEFT JOIN LATERAL (
         SELECT * FROM subscription_revisions r WHERE r.subscription_id = p.id LIMIT 1) r ON true
     OFFSET 0
 ), ruled AS MATERIALIZED (
     SELECT id, user_id, status, currency, billing_interval, old, new, part, delivery, old_total, total, tax,
-        effective_at, last, head, code = 'restored' AS restores, detail,
+        effective_at, last, head, accepted, coalesce(code = 'restored', false) AS restores, detail,
         CASE WHEN verdict IS NOT NULL THEN verdict WHEN ruling = 'not_told' THEN 'kept'
             WHEN ruling IS NOT NULL THEN 'deferred' WHEN same THEN 'kept' ELSE 'moved' END AS outcome,
         CASE WHEN verdict IS NOT NULL THEN code WHEN ruling IS NOT NULL THEN ruling
-            WHEN code = 'restored' THEN 'grandfathered' WHEN same THEN 'same_cents' END AS code,
+            WHEN code = 'restored' THEN 'grandfathered' WHEN same THEN 'same_cents'
+            WHEN accepted THEN 'accepted' END AS code,
         verdict IS NULL AND ruling IS NULL AND same AS stamped
     FROM rulings
 ), numbered AS (
     SELECT *, nextval('subscription_cost_history_id_seq') AS line, coalesce(last, 0) + 1 AS revision,
-        CASE WHEN restores THEN 'revert' ELSE 'config' END AS kind
+        CASE WHEN restores THEN 'revert' ELSE 'config' END AS kind,
+        CASE WHEN accepted THEN CAST(:applied_reason AS text) ELSE CAST(:reason AS text) END AS reason,
+        CASE WHEN accepted THEN CAST(:applied_by AS text) ELSE CAST(:changed_by AS text) END AS changed_by,
+        CASE WHEN accepted THEN CAST(:applied_cause AS text) ELSE CAST(:cause AS text) END AS cause
     FROM (SELECT * FROM ruled WHERE outcome = 'moved' ORDER BY id) r
 ), moved AS MATERIALIZED (
     SELECT *, cost_line_hash(head, id, user_id, CAST(:version AS integer), kind, effective_at, new,
-            CAST(:reason AS text), CAST(:changed_by AS text), CAST(:cause AS text), now()) AS line_hash,
+            reason, changed_by, cause, now()) AS line_hash,
         md5(concat('pricing.subscription_cost_changed:', id, ':', revision)) AS event
     FROM numbered
 ),{effects}
@@ -116,7 +121,7 @@ SELECT (SELECT jsonb_agg(to_jsonb(c)) FROM (
 
 # The same ruling for those priced one by one.
 RULE_ALONE = text(f"""
-SELECT p.id, {EFFECTIVE} AS effective_at,{RULING} AS ruling
+SELECT p.id, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at,{RULING} AS ruling
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS p (id uuid, created_at timestamptz, new jsonb){BESIDE}
 """)
 
@@ -151,6 +156,18 @@ ORDER BY p.subscription_id
 TURNS = text("""
 SELECT subscription_id, effective_at, code, notice_id FROM rollout_items
 WHERE price_version = :version AND subscription_id = ANY (CAST(:ids AS uuid[]))
+""")
+# Somebody else is changing them: looked at again a moment later.
+PUT_OFF = text("""
+UPDATE rollout_items SET due_at = :due_at
+WHERE price_version = :version AND subscription_id = ANY (CAST(:ids AS uuid[])) AND outcome IS NULL
+""")
+# One walk at a time, and nobody who looks how far it is while it is on its way: see reprice.
+WALK = text("SELECT pg_advisory_xact_lock(:walks, :version)")
+# Who took deferred results up again, and why.
+APPLIED = text("""
+SELECT decided_by, reason, cause_id FROM decisions
+WHERE price_version = :version AND action = 'rollout deferred applied' ORDER BY id DESC LIMIT 1
 """)
 REDATE = text("""
 UPDATE rollout_items i SET due_at = r.due_at, effective_at = r.effective_at

@@ -1,9 +1,11 @@
 """A rollout held to its preview, and an operator's hand on it; whatever happens, everybody ends with an outcome."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from services.pricing.domain import cost
@@ -21,6 +23,7 @@ from services.pricing.operating import (
 from services.pricing.rollout import Memory, run_once
 from shared.db import Sessions
 from shared.events import NoticeDue, SubscriptionCostChanged
+from tests.conftest import Database
 from tests.pricing.conftest import (
     DELIVERY,
     Shop,
@@ -93,9 +96,15 @@ async def test_who_changed_since_the_preview_is_set_aside_until_somebody_says_so
     later = clock.pass_(hours=1)
     assert await do(sessions, clock, apply_deferred, version) == 3
     await roll_out(sessions, clock)
-    assert await outcomes(shop, version) == {("moved", None): 31}
+    assert await outcomes(shop, version) == {("moved", None): 28, ("moved", "accepted"): 3}
     assert (await shop.row(new))["price_version"] == version
-    assert [line["effective_at"] for line in await shop.history(new)][1:] == [later]
+    for applied in (new, ids[0], ids[1]):
+        [*_, line] = await shop.history(applied)
+        assert (line["effective_at"], line["changed_by"], line["reason"]) == (
+            later,
+            "olga",
+            "looked at it",
+        )
 
 
 async def test_more_drift_than_the_limit_stops_it_and_an_operator_lets_it_go_on(
@@ -196,7 +205,10 @@ async def test_what_failed_is_tried_again_when_it_can_be_priced(
     assert (await outcomes(shop, version))["deferred", "changed"] == failed
     assert await do(sessions, clock, apply_deferred, version) == failed
     await roll_out(sessions, clock)
-    assert await outcomes(shop, version) == {("moved", None): 20}
+    assert await outcomes(shop, version) == {
+        ("moved", None): 20 - failed,
+        ("moved", "accepted"): failed,
+    }
 
 
 async def test_who_was_not_told_in_time_keeps_his_price(
@@ -258,3 +270,44 @@ def test_chunks_grow_and_shrink_with_the_time_they_take() -> None:
     for _ in range(9):
         memory.took(0)
     assert memory.rows == 2_000
+
+
+async def test_who_is_in_somebody_else_s_hands_is_left_for_later_and_nobody_waits(
+    shop: Shop, sessions: Sessions, clock: Ticking, database: Database
+) -> None:
+    version = await held(shop, sessions, clock)
+    storefront = await asyncpg.connect(database.url)
+    try:
+        async with storefront.transaction():
+            await storefront.execute(
+                "UPDATE public.subscriptions SET next_delivery_on = '2026-04-01' WHERE id = $1",
+                UUID(int=3),
+            )
+            await asyncio.wait_for(roll_out(sessions, clock), 30)
+            assert await outcomes(shop, version) == {("moved", None): 29, (None, None): 1}
+            clock.pass_(seconds=1)
+            await roll_out(sessions, clock)
+            assert await outcomes(shop, version) == {("moved", None): 29, (None, None): 1}
+    finally:
+        await storefront.close()
+    clock.pass_(seconds=1)
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 30}
+    [*_, line] = await shop.history(UUID(int=3))
+    assert line["effective_at"] == clock.now - timedelta(seconds=2)
+
+
+async def test_a_row_whose_turn_cannot_be_told_stops_nobody_else(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begun(shop, sessions, clock, 10)
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET period_end = 'infinity' WHERE id = $1", UUID(int=3)
+    )
+    version = await change(sessions, clock, DEARER | {"timing": {"when": "next_renewal"}})
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("failed", "no_turn"): 1, (None, None): 9}
+    said = await shop.storefront.fetchrow(
+        "SELECT outcome, code FROM pricing.preview_items WHERE subscription_id = $1", UUID(int=3)
+    )
+    assert tuple(said) == ("failed", "no_turn")
