@@ -147,7 +147,7 @@ async def test_two_changes_previewed_before_either_came_are_both_carried_out(
         "UPDATE public.subscriptions SET period_start = $1, period_end = $2",
         *(renews - timedelta(days=28), renews),
     )
-    later = {"timing": {"when": "next_renewal"}}
+    later: dict[str, object] = {"timing": {"when": "next_renewal"}}
     base = await change(sessions, clock, {"admin_percentage": "20"} | later)
     await roll_out(sessions, clock)
     clock.pass_(days=1)
