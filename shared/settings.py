@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     farebox_require_keys: bool = False
     farebox_log_json: bool = True
 
+    # How what is left of a billing period is counted when its price changes within it.
+    farebox_proration: Literal["day", "second"] = "day"
     # Off until asked for: a shop that charges by itself must not find its customers charged twice.
     farebox_renewals: bool = False
     # Days after the first refusal on which a renewal is tried again.

@@ -51,6 +51,7 @@ ALLOWED = {
         *("GET /subscriptions", "GET /subscriptions/{subscription_id}"),
         "GET /subscriptions/{subscription_id}/history",
         "GET /subscriptions/{subscription_id}/cost",
+        "POST /subscriptions/{subscription_id}/proration",
     },
     "subscriptions:write": {
         *("POST /subscriptions", "PUT /subscriptions/{subscription_id}/variants"),

@@ -1,12 +1,15 @@
 """What a variant was sold for, read from the catalogue's log and the versions for everything."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.pricing.costs import Prices
 from services.pricing.lowest import Named, NoPriceKnown, Noted, Span, Window, lowest, price_at
 from services.pricing.lowest import timeline as timeline_of
 from services.pricing.models import CataloguePrice
@@ -42,6 +45,21 @@ async def lowest_price(
         )
     spans = timeline_of(await _noted(session, variant_id, window), named, currency)
     return LowestPrice(lowest(spans, window), min(known), price_at(spans, window.at))
+
+
+async def prices_then(session: AsyncSession, variants: Collection[UUID], at: datetime) -> Prices:
+    """What the storefront asked for these variants then, as far back as the log reaches."""
+    line = CataloguePrice
+    statement = (
+        select(line.currency, line.variant_id, line.price_minor)
+        .ext(distinct_on(line.variant_id))
+        .where(line.variant_id.in_(variants), line.effective_at <= at)
+        .order_by(line.variant_id, line.effective_at.desc(), line.id.desc())
+    )
+    prices: dict[str, dict[UUID, int]] = {}
+    for currency, variant_id, price_minor in await session.execute(statement):
+        prices.setdefault(currency, {})[variant_id] = price_minor
+    return prices
 
 
 async def _noted(session: AsyncSession, variant_id: UUID, window: Window) -> list[Noted]:

@@ -7,6 +7,7 @@ from services.pricing.api import (
     costs,
     drafts,
     notices,
+    prorations,
     quotes,
     rollouts,
     subscriptions,
@@ -23,3 +24,4 @@ router.include_router(quotes.router)
 router.include_router(variants.router)
 router.include_router(subscriptions.router)
 router.include_router(costs.router)
+router.include_router(prorations.router)

@@ -6,33 +6,33 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import Field, StrictInt, model_validator
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.api.access import PRICING_READ
 from services.pricing.api.shapes import Input, Instant, Lines, View, box_lines
-from services.pricing.composition import compose, numbers
-from services.pricing.costs import current_prices
-from services.pricing.domain import MAX_AMOUNT_MINOR, Box, cost, offered, place_of, priced_lines
+from services.pricing.domain import MAX_AMOUNT_MINOR
 from services.pricing.fields import CurrencyCode, DeliveryType, Place
-from services.pricing.layers import NoPriceInForce, layers
-from services.pricing.subscriptions import UnknownAddress
-from shared.events import CostBreakdown
-from shared.storefront import Address
+from services.pricing.quoting import Basket, place_there, quote, tier_of
+from shared.events import CostBreakdown, TierName
 from shared.web import Now, Session
 
 router = APIRouter(prefix="/quotes", tags=["quotes"])
 
+LoyaltyDiscount = Annotated[StrictInt, Field(ge=0, le=MAX_AMOUNT_MINOR)]
+
 
 class QuoteRequest(Input):
-    """A box, how it is delivered, and where to: a place, or an address the storefront knows."""
+    """A box, how it is delivered, and where to: a place, or an address the storefront knows.
+
+    With `user_id` the customer's tier counts, and an address must be his.
+    """
 
     currency: CurrencyCode
     variants: Lines
     delivery_type: DeliveryType
     place: Place | None = None
     delivery_address_id: UUID | None = None
-    loyalty_discount_minor: Annotated[StrictInt, Field(ge=0, le=MAX_AMOUNT_MINOR)] = 0
+    user_id: UUID | None = None
+    loyalty_discount_minor: LoyaltyDiscount = 0
     at: Instant | None = None
 
     @model_validator(mode="after")
@@ -43,39 +43,35 @@ class QuoteRequest(Input):
 
 
 class Quote(View):
-    """What one billing interval costs at `at`, and by which price version."""
+    """What one billing interval costs whoever subscribes `at`, as a customer of `tier`, and by which versions.
+
+    `price_versions` in the order in which they are laid over each other, `price_version` the newest of them.
+    """
 
     price_version: int
+    price_versions: list[int]
     at: datetime
+    tier: TierName
     breakdown: CostBreakdown
 
 
 @router.post("", dependencies=[PRICING_READ])
-async def quote(body: QuoteRequest, session: Session, now: Now) -> Quote:
-    """Compute a cost.  Nothing is stored; unit prices are the current ones."""
+async def compute(body: QuoteRequest, session: Session, now: Now) -> Quote:
+    """Compute a cost.  Nothing is stored; unit prices are those of `at`, of today where that is to come."""
     at = body.at or now
-    whole = [each for each in (await layers(session)).in_force(at) if each.scope.everything]
-    if not whole:
-        raise NoPriceInForce(f"no price version is in force at {at.isoformat()}; publish one")
-    terms = compose(whole)
-    prices = await current_prices(session, {line.variant_id for line in body.variants})
-    box = Box(
+    tier = await tier_of(session, body.user_id)
+    basket = Basket(
         body.currency,
-        priced_lines(
-            box_lines(body.variants),
-            offered(terms, prices.get(body.currency, {}), body.currency),
-            body.currency,
-        ),
+        box_lines(body.variants),
         body.delivery_type,
-        body.place or await _place(session, body.delivery_address_id),
+        body.place or await place_there(session, body.delivery_address_id, body.user_id),
         body.loyalty_discount_minor,
     )
-    return Quote(price_version=whole[0].number, at=at, breakdown=cost(terms, box, numbers(whole)))
-
-
-async def _place(session: AsyncSession, address_id: UUID | None) -> str:
-    statement = select(Address.country, Address.region).where(Address.id == address_id)
-    found = (await session.execute(statement)).one_or_none()
-    if found is None:
-        raise UnknownAddress(f"there is no address {address_id}")
-    return place_of(found.country, found.region)
+    found = await quote(session, basket, tier, at, now)
+    return Quote(
+        price_version=found.price_version,
+        price_versions=list(found.breakdown.price_versions),
+        at=at,
+        tier=tier,
+        breakdown=found.breakdown,
+    )
