@@ -61,6 +61,7 @@ DECLARE
         AND OLD.status = 'approved' AND NEW.status IN ('scheduled', 'active'));
     approval_changed boolean := (OLD.approved_by, OLD.approved_at, OLD.approved_hash, OLD.preview_hash)
       IS DISTINCT FROM (NEW.approved_by, NEW.approved_at, NEW.approved_hash, NEW.preview_hash);
+    unapproved boolean := num_nonnulls(NEW.approved_by, NEW.approved_at, NEW.approved_hash) = 0;
     next_states text[] := CASE OLD.status
         WHEN 'draft' THEN ARRAY['draft', 'previewed', 'withdrawn']
         WHEN 'previewed' THEN ARRAY['previewed', 'draft', 'approved', 'withdrawn']
@@ -68,28 +69,86 @@ DECLARE
         WHEN 'scheduled' THEN ARRAY['scheduled', 'active', 'retired', 'withdrawn']
         WHEN 'active' THEN ARRAY['active', 'retired']
         ELSE ARRAY[OLD.status] END;
+    refused text;
 BEGIN
-    IF NEW.version <> OLD.version OR NEW.created_by <> OLD.created_by OR NOT NEW.authors @> OLD.authors THEN
-        RAISE EXCEPTION 'price version %: who wrote it is not changed afterwards', OLD.version
-            USING ERRCODE = 'restrict_violation';
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.status <> 'draft' OR NEW.published_at IS NOT NULL THEN
+            refused := 'it begins as a draft';
+        END IF;
+    ELSIF NEW.version <> OLD.version OR NEW.created_by <> OLD.created_by OR NOT NEW.authors @> OLD.authors
+            OR NEW.created_at <> OLD.created_at THEN
+        refused := 'who wrote it is not changed afterwards';
+    ELSIF NEW.status <> ALL (next_states) THEN
+        refused := format('it cannot become %s', NEW.status);
+    ELSIF content_changed AND (OLD.status IN ('scheduled', 'active', 'retired', 'withdrawn')
+            OR NEW.status <> 'draft' OR NEW.draft_revision <= OLD.draft_revision) THEN
+        refused := 'its content stands';
+    ELSIF approval_changed AND NEW.status NOT IN ('draft', 'previewed')
+            AND (OLD.status, NEW.status, NEW.preview_hash) <> ('previewed', 'approved', OLD.preview_hash) THEN
+        refused := 'its approval stands';
+    ELSIF OLD.published_at IS NOT NULL AND (OLD.reason, OLD.published_by, OLD.published_at)
+            IS DISTINCT FROM (NEW.reason, NEW.published_by, NEW.published_at) THEN
+        refused := 'who published it, and why, stands';
     END IF;
-    IF NEW.status <> ALL (next_states) THEN
-        RAISE EXCEPTION 'price version % is %, it cannot become %', OLD.version, OLD.status, NEW.status
-            USING ERRCODE = 'restrict_violation';
+    IF NEW.status = 'draft' AND (NOT unapproved OR NEW.preview_hash IS NOT NULL) THEN
+        refused := coalesce(refused, 'a draft has neither preview nor approval');
+    ELSIF NEW.status = 'previewed' AND (NOT unapproved OR NOT EXISTS (
+            SELECT FROM pricing.previews p WHERE p.price_version = NEW.version AND p.status = 'done'
+                AND p.draft_revision = NEW.draft_revision AND p.hash = NEW.preview_hash)) THEN
+        refused := coalesce(refused, 'there is no such preview of it');
+    -- The same name is refused by the CHECK; this is about who writes himself in another way.
+    ELSIF NEW.status = 'approved' AND EXISTS (
+            SELECT FROM unnest(NEW.authors || NEW.created_by) author WHERE author <> NEW.approved_by
+                AND lower(btrim(author)) = lower(btrim(NEW.approved_by))) THEN
+        refused := coalesce(refused, 'its approver wrote a part of it');
     END IF;
-    IF content_changed AND (OLD.status IN ('scheduled', 'active', 'retired', 'withdrawn')
-            OR NEW.status <> 'draft' OR NEW.draft_revision <= OLD.draft_revision
-            OR NEW.approved_by IS NOT NULL OR NEW.preview_hash IS NOT NULL) THEN
-        RAISE EXCEPTION 'price version % is %: its content stands', OLD.version, OLD.status
-            USING ERRCODE = 'restrict_violation';
-    END IF;
-    IF approval_changed AND OLD.status IN ('scheduled', 'active', 'retired', 'withdrawn') THEN
-        RAISE EXCEPTION 'price version % is %: its approval stands', OLD.version, OLD.status
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION 'price version % (%): %', NEW.version, coalesce(OLD.status, 'new'), refused
             USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN NEW;
 END $$
 """
+# What a hash was made of is not changed behind it.
+GUARD_PREVIEW = """
+CREATE FUNCTION pricing.guard_preview() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.status IN ('done', 'stale', 'failed') AND (NEW.status NOT IN (OLD.status, 'stale')
+            OR to_jsonb(OLD) - 'status' IS DISTINCT FROM to_jsonb(NEW) - 'status') THEN
+        RAISE EXCEPTION 'preview % is %: what it showed stands', OLD.id, OLD.status
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$
+"""
+GUARD_PREVIEW_ITEMS = """
+CREATE FUNCTION pricing.guard_preview_items() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM gone JOIN pricing.previews p ON p.id = gone.preview_id
+            WHERE p.status IN ('running', 'hashing', 'done')) THEN
+        RAISE EXCEPTION 'a preview that counts keeps what it says of each subscription'
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+TRIGGERS = (
+    (
+        "guard_price_version",
+        GUARD,
+        "BEFORE INSERT OR UPDATE ON pricing.pricing_configs FOR EACH ROW",
+    ),
+    ("guard_preview", GUARD_PREVIEW, "BEFORE UPDATE ON pricing.previews FOR EACH ROW"),
+    (
+        "guard_preview_items",
+        GUARD_PREVIEW_ITEMS,
+        "AFTER DELETE ON pricing.preview_items REFERENCING OLD TABLE AS gone FOR EACH STATEMENT",
+    ),
+)
+# Changed, but never deleted; and what a preview says of a subscription is written once.
+KEPT = ("pricing_configs", "previews", "rollouts", "rollout_items")
 
 
 def upgrade() -> None:
@@ -98,17 +157,17 @@ def upgrade() -> None:
     _create_previews()
     _create_notices()
     _alter_configs()
-    op.execute(GUARD)
-    op.execute("REVOKE ALL ON FUNCTION pricing.guard_price_version() FROM PUBLIC")
-    op.execute(
-        "CREATE TRIGGER farebox_guard_price_version BEFORE UPDATE ON pricing.pricing_configs"
-        " FOR EACH ROW EXECUTE FUNCTION pricing.guard_price_version()"
-    )
-    op.execute("REVOKE DELETE ON pricing.pricing_configs FROM pricing_app")
+    for name, function, when in TRIGGERS:
+        op.execute(function)
+        op.execute(f"REVOKE ALL ON FUNCTION pricing.{name}() FROM PUBLIC")
+        op.execute(f"CREATE TRIGGER farebox_{name} {when} EXECUTE FUNCTION pricing.{name}()")
     for table in ("scopes", "decisions"):
         op.execute(f"GRANT SELECT, INSERT ON pricing.{table} TO pricing_app")
-    for table in ("notices", "user_tiers", "previews", "preview_items"):
+    for table in ("notices", "user_tiers", "previews"):
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON pricing.{table} TO pricing_app")
+    op.execute("GRANT SELECT, INSERT, DELETE ON pricing.preview_items TO pricing_app")
+    for table in KEPT:
+        op.execute(f"REVOKE DELETE ON pricing.{table} FROM pricing_app")
     op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA pricing TO pricing_app")
 
 
@@ -296,10 +355,12 @@ def _columns() -> tuple[sa.Column[object], ...]:
 
 def downgrade() -> None:
     op.execute("DROP TRIGGER farebox_guard_price_version ON pricing.pricing_configs")
-    op.execute("DROP FUNCTION pricing.guard_price_version()")
-    op.execute("GRANT DELETE ON pricing.pricing_configs TO pricing_app")
+    for table in ("pricing_configs", "rollouts", "rollout_items"):
+        op.execute(f"GRANT DELETE ON pricing.{table} TO pricing_app")
     for table in reversed(TABLES[1:]):
         op.drop_table(table, schema="pricing")
+    for name, _, _ in TRIGGERS:
+        op.execute(f"DROP FUNCTION pricing.{name}()")
     op.execute("ALTER TABLE pricing.pricing_configs DROP CONSTRAINT ex_pricing_configs_in_force")
     for name in ("status", "published", "approved", "whole", "drift_limit_percent"):
         op.drop_constraint(op.f(f"ck_pricing_configs_{name}"), "pricing_configs", schema="pricing")

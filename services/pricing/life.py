@@ -202,7 +202,7 @@ async def approve(
             f"the preview of price version {version} has the hash {config.preview_hash}",
             version=version,
         )
-    if decision.by in config.authors:
+    if decision.by.strip().lower() in {author.strip().lower() for author in config.authors}:
         raise ApprovedByItsAuthor(
             f"{decision.by} wrote a part of price version {version}; another key approves it",
             version=version,
@@ -220,7 +220,11 @@ async def approve_unseen(session: AsyncSession, config: PricingConfig, decision:
 
     Whoever decides, the approval is said to be UNSEEN: only such a version is published without a preview.
     """
-    digest = content_digest(config, await scope_of(session, config)).hex()
+    preview = await start_preview(session, config.version, decision)
+    digest = preview.chain.hex()
+    preview.status, preview.hash, preview.finished_at = "done", digest, decision.at
+    preview.detail = "nobody was looked at"
+    await session.flush()
     config.status, config.preview_hash = "previewed", digest
     await session.flush()
     await approve(session, config.version, digest, replace(decision, by=UNSEEN))

@@ -263,6 +263,8 @@ async def _link(
         return
     digest = hashlib.sha256(preview.chain + dumps(preview.totals).encode()).hexdigest()
     preview.status, preview.hash, preview.finished_at = "done", digest, clock()
+    # First the one, then the other: the database looks for the preview that a version names.
+    await session.flush()
     config.status, config.preview_hash = "previewed", digest
     logger.info("preview done", version=config.version, preview_hash=digest)
 

@@ -196,13 +196,14 @@ async def _activate_due(session: AsyncSession, now: datetime) -> int:
 
 async def _start_rollout(session: AsyncSession, config: PricingConfig, now: datetime) -> None:
     """Held to what its preview showed; a version that farebox made itself had none."""
-    preview = await _preview_of(session, config)
     rollout = Rollout(price_version=config.version, status="listing", started_at=now)
+    unseen = config.approved_by in WITHOUT_PREVIEW
+    preview = None if unseen else await _preview_of(session, config)
     if preview is not None:
         moved = preview.totals["outcomes"]["moved"]
         rollout.preview_id = preview.id
         rollout.drift_limit = drift_limit(moved, config.drift_limit_percent)
-    elif config.approved_by not in WITHOUT_PREVIEW:
+    elif not unseen:
         # Published for later, and gone since: moved by nobody's approval it is not.
         rollout.status, rollout.resume_status = "stopped", "listing"
         rollout.detail = "the preview that was approved is not there any more"

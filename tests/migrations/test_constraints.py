@@ -153,6 +153,8 @@ REFUSED = [
 @pytest.fixture
 def connection(owner: psycopg.Connection) -> psycopg.Connection:
     storefront.add_subscription(owner, storefront.add_customer(owner))
+    # It lets nobody come as far as these rules; what it says itself is tested beside the life of a version.
+    owner.execute("ALTER TABLE pricing.pricing_configs DISABLE TRIGGER farebox_guard_price_version")
     return owner
 
 

@@ -8,15 +8,20 @@ import pytest
 from services.pricing import preview, rollout
 from services.pricing.drafts import ConfigDraft
 from services.pricing.layers import layers
-from services.pricing.life import approve, create_draft, revise_draft, start_preview, withdraw
+from services.pricing.life import (
+    approve,
+    create_draft,
+    latest_preview,
+    revise_draft,
+    start_preview,
+    withdraw,
+)
 from services.pricing.models import PricingConfig
 from services.pricing.versions import (
     AlreadyPublished,
-    PreviewGone,
     TooLateToWithdraw,
     activate_due,
     drift_limit,
-    publish_version,
 )
 from shared.db import Sessions
 from shared.events import ConfigPublished
@@ -143,57 +148,90 @@ async def test_nobody_approves_what_he_wrote_a_part_of(
     assert await shop.storefront.fetchval("SELECT approved_by FROM pricing.pricing_configs") is None
 
 
-APPROVED_BY = (
-    "UPDATE pricing_configs SET status = 'approved', approved_by = {}, approved_at = now(),"
-)
-REFUSED_BY_THE_DATABASE = [
-    (
-        "previewed",
-        f"{APPROVED_BY.format(chr(39) + 'ada' + chr(39))} approved_hash = preview_hash",
-        "pricing_configs_approved",
-    ),
-    (
-        "previewed",
-        f"{APPROVED_BY.format(chr(39) + 'zoe' + chr(39))} approved_hash = 'other'",
-        "pricing_configs_approved",
-    ),
-    ("draft", "UPDATE pricing_configs SET status = 'active'", "it cannot become active"),
-    ("approved", "UPDATE pricing_configs SET tax_rates = '{}'", "its content stands"),
-    ("active", "UPDATE pricing_configs SET admin_percentage = 11", "its content stands"),
-    ("active", "UPDATE pricing_configs SET effective_from = now()", "its content stands"),
-    ("active", "UPDATE pricing_configs SET approved_by = 'zoe'", "its approval stands"),
-    ("active", "UPDATE pricing_configs SET status = 'draft'", "it cannot become draft"),
-    ("draft", "UPDATE pricing_configs SET authors = '{zoe}'", "who wrote it is not changed"),
-    ("active", "DELETE FROM pricing_configs", "permission denied"),
-    ("active", "UPDATE decisions SET reason = 'another'", "permission denied"),
-]
+APPROVE = "UPDATE pricing_configs SET status = 'approved', approved_at = now(), "
+REFUSED_BY_THE_DATABASE = {
+    "draft": [
+        ("UPDATE pricing_configs SET status = 'active'", "it cannot become active"),
+        ("UPDATE pricing_configs SET authors = '{zoe}'", "who wrote it is not changed"),
+        (
+            "UPDATE pricing_configs SET status = 'previewed', preview_hash = 'invented'",
+            "there is no such preview",
+        ),
+        ("UPDATE pricing_configs SET approved_by = 'zoe'", "neither preview nor approval"),
+        (
+            (
+                "INSERT INTO pricing_configs (status, admin_percentage, delivery_cost_minor, tax_rates,"
+                " created_by, authors, approved_by, approved_at, approved_hash, preview_hash)"
+                " VALUES ('approved', 1, '{}', '{}', 'a', '{a}', 'b', now(), 'x', 'x')"
+            ),
+            "it begins as a draft",
+        ),
+    ],
+    "previewed": [
+        (f"{APPROVE} approved_by = 'ada', approved_hash = preview_hash", "configs_approved"),
+        (f"{APPROVE} approved_by = ' Ada', approved_hash = preview_hash", "wrote a part of it"),
+        (f"{APPROVE} approved_by = 'zoe', approved_hash = 'other'", "configs_approved"),
+        ("UPDATE previews SET counted = 7", "what it showed stands"),
+        ("UPDATE preview_items SET new_total_minor = 7", "permission denied"),
+        ("DELETE FROM preview_items", "keeps what it says"),
+        ("DELETE FROM previews", "permission denied"),
+    ],
+    "approved": [
+        ("UPDATE pricing_configs SET tax_rates = '{}'", "its content stands"),
+        ("UPDATE pricing_configs SET approved_by = 'zoe'", "its approval stands"),
+        (
+            "UPDATE pricing_configs SET approved_hash = 'x', preview_hash = 'x'",
+            "its approval stands",
+        ),
+        ("UPDATE pricing_configs SET status = 'draft'", "neither preview nor approval"),
+    ],
+    "active": [
+        ("UPDATE pricing_configs SET admin_percentage = 11", "its content stands"),
+        ("UPDATE pricing_configs SET effective_from = now()", "its content stands"),
+        ("UPDATE pricing_configs SET approved_by = 'zoe'", "its approval stands"),
+        ("UPDATE pricing_configs SET status = 'draft'", "it cannot become draft"),
+        ("UPDATE pricing_configs SET published_by = 'zoe'", "who published it"),
+        ("DELETE FROM pricing_configs", "permission denied"),
+        ("DELETE FROM rollout_items", "permission denied"),
+        ("UPDATE decisions SET reason = 'another'", "permission denied"),
+    ],
+}
 
 
-@pytest.mark.parametrize(("status", "statement", "why"), REFUSED_BY_THE_DATABASE)
+@pytest.mark.parametrize("status", REFUSED_BY_THE_DATABASE)
 async def test_the_database_itself_refuses(
-    database: Database,
-    sessions: Sessions,
-    clock: Ticking,
-    status: str,
-    statement: str,
-    why: str,
+    database: Database, shop: Shop, sessions: Sessions, clock: Ticking, status: str
 ) -> None:
+    await publish_config(sessions, clock.now)
+    await shop.subscription([(await shop.variant(1_000), 1)])
+    await hear_storefront(shop, sessions)
     if status == "active":
-        await publish_config(sessions, clock.now)
+        await publish_previewed(sessions, clock.pass_(hours=1), DEARER)
     else:
+        author = decision("ada", clock.pass_(hours=1))
         async with sessions.begin() as session:
-            author = decision("ada", clock.now)
-            config = await create_draft(session, ConfigDraft.model_validate(CONFIG), author)
+            config = await create_draft(session, ConfigDraft.model_validate(DEARER), author)
             if status != "draft":
-                config.status, config.preview_hash = "previewed", "seen"
-                await session.flush()
-            if status == "approved":
-                await approve(session, config.version, "seen", decision("grace", clock.now))
+                await start_preview(session, config.version, author)
+        await worked_off(sessions, clock)
+        if status == "approved":
+            async with sessions.begin() as session:
+                digest = (await latest_preview(session, config.version)).hash or ""
+                await approve(session, config.version, digest, decision("grace", clock.now))
     pricing = await asyncpg.connect(database.url_for("pricing"))
     try:
         await pricing.execute("SET search_path = pricing")
-        with pytest.raises(asyncpg.PostgresError, match=why):
-            await pricing.execute(statement)
+        assert (
+            await pricing.fetchval("SELECT status FROM pricing_configs WHERE version = 2") == status
+        )
+        for statement, why in REFUSED_BY_THE_DATABASE[status]:
+            only = (
+                ""
+                if statement.startswith("INSERT") or "_configs" not in statement
+                else " WHERE version = 2"
+            )
+            with pytest.raises(asyncpg.PostgresError, match=why):
+                await pricing.execute(statement + only)
     finally:
         await pricing.close()
 
@@ -252,20 +290,17 @@ async def test_what_should_be_in_force_by_now_is_not_withdrawn_although_no_worke
 
 
 async def test_what_was_approved_is_not_published_once_its_preview_is_gone(
-    shop: Shop, sessions: Sessions, clock: Ticking
+    api: Api, shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
     later = clock.now + timedelta(days=1)
     now = await publish_previewed(sessions, clock.now, {**DEARER, "effective_from": later})
+    made = await api.done("POST", "/drafts", CONFIG)
+    path = f"/drafts/{made['version']}"
+    digest = await previewed(api, sessions, clock, made["version"])
+    await api.done("POST", f"{path}/approve", {"hash": digest})
     await shop.storefront.execute("DELETE FROM pricing.previews")
-    async with sessions.begin() as session:
-        config = await create_draft(
-            session, ConfigDraft.model_validate(CONFIG), decision("ada", clock.now)
-        )
-        config.status, config.preview_hash = "previewed", "seen"
-        await session.flush()
-        await approve(session, config.version, "seen", decision("grace", clock.now))
-        with pytest.raises(PreviewGone):
-            await publish_version(session, config.version, "seen", decision("ada", clock.now))
+    refused = await api.ask("POST", f"{path}/publish", {"hash": digest, "reason": "x"})
+    assert refused.json()["type"] == "urn:farebox:problem:preview-gone"
     # Published for later, and gone before: its rollout does not begin by itself.
     async with sessions.begin() as session:
         await activate_due(session, later)
