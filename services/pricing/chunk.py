@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Self
 from uuid import UUID
 
@@ -20,6 +21,9 @@ from shared.events import CostBreakdown
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 # A narrow scope's next members may be far away: looked for among this many subscriptions at a time.
 WINDOW_ROWS = 20_000
+# A statement reads its groups anew each time: the rare ones only where they are asked for.
+COMMON_GROUPS = 200
+GROUPS_KEPT = 20_000  # some 10 MB
 
 
 class Disagreement(Conflict):
@@ -64,14 +68,22 @@ class Known:
     """Groups' terms as pricing_sql reads them, remembered from chunk to chunk of one version."""
 
     key: object = None
-    rows: list[dict[str, object]] = field(default_factory=list)
-    asked: set[Asked] = field(default_factory=set)
+    rows: dict[Asked, dict[str, object]] = field(default_factory=dict)
 
     def of(self, key: object) -> Self:
         """Emptied where it is about another version, or the same one in other circumstances."""
-        if key != self.key:
-            self.key, self.rows, self.asked = key, [], set()
+        if key != self.key or len(self.rows) > GROUPS_KEPT:
+            self.key, self.rows = key, {}
         return self
+
+    def common(self) -> list[Asked]:
+        """Those met first are met most: every chunk is told of them without asking."""
+        return list(islice(self.rows, COMMON_GROUPS))
+
+    def row(self, campaign: Campaign, asked: Asked) -> dict[str, object]:
+        if asked not in self.rows:
+            self.rows[asked] = row_of(campaign, asked.group()) | _as_asked(asked)
+        return self.rows[asked]
 
 
 @dataclass(frozen=True)
@@ -140,20 +152,20 @@ async def ask(
         fixed["prices"] = _prices(campaign)
     if campaign.reverts is not None:
         fixed["reverts"] = campaign.reverts.number
-    groups, rows, alone = known.rows, list[RowMapping](), list[UUID]()
+    told, rows, alone = set(known.common()), list[RowMapping](), list[UUID]()
+    groups = [known.row(campaign, asked) for asked in told]
     while True:
         said = await session.execute(statement, fixed | {"groups": dumps(groups)})
         row = said.mappings().one()
         rows.append(row)
         alone += [each for each in row["alone"] or () if each not in set(alone)]
         _check(campaign, row["sample"])
-        unknown = set(ASKED.validate_python(row["unknown"] or [])) - known.asked
+        unknown = set(ASKED.validate_python(row["unknown"] or [])) - told
         if not unknown:
             return Answer(rows, alone)
         # These alone: the rows of all others are done.
-        groups = [row_of(campaign, asked.group()) | _as_asked(asked) for asked in unknown]
-        known.rows += groups
-        known.asked |= unknown
+        groups = [known.row(campaign, asked) for asked in unknown]
+        told |= unknown
 
 
 def dumps(value: object) -> str:

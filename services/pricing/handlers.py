@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing.costs import Why
 from services.pricing.layers import current_versions
 from services.pricing.reprice import asks_for_tiers, reprice
+from services.pricing.rollout_sql import RECONSIDER
 from shared.consumer import Handlers
 from shared.events import PointsChanged, RenewalChanged, SubscriptionChanged, TierChanged
 from shared.outbox import say_why
@@ -32,6 +33,8 @@ async def price_changed_subscriptions(
         fact.subscription_id: Why(STOREFRONT, Cause.of(fact), fact.occurred_at) for fact in facts
     }
     await reprice(session, await current_versions(session), whys)
+    # After their rows are locked, as a rollout does it.
+    await session.execute(RECONSIDER, {"ids": sorted(whys)})
 
 
 async def note_points(session: AsyncSession, facts: Sequence[PointsChanged]) -> None:

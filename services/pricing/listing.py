@@ -34,9 +34,9 @@ async def list_chunk(chunk: Chunk) -> None:
 
 
 async def plan_again(chunk: Chunk) -> Sequence[UUID]:
-    """Whose time has really come, as subscriptions are now; a later time is noted, and who stays ends here.
+    """Whose time has really come, as subscriptions are now; another time is noted, and who stays ends here.
 
-    Never earlier than it was said before; what an operator took up again is not planned any more.
+    Never before the day that a notice named; what an operator took up again is not planned any more.
     """
     session, campaign = chunk.session, chunk.campaign
     values = {"version": chunk.version, "ids": chunk.ids}
@@ -56,13 +56,12 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
                 ended.append(item(plan.subscription_id, "kept", code))
             case Due() as due if due.notify_by is not None and said.notice_id is None:
                 ended.append(item(plan.subscription_id, "kept", "not_told"))
-            case Due() as due if due.at > said.effective_at:
-                dates: dict[str, object] = {"due_at": due.carry_out_at, "effective_at": due.at}
-                later.append(dates | {"id": plan.subscription_id})
-                if due.carry_out_at > chunk.why.at:
+            case Due() as due:
+                at = due.at if said.notice_id is None else max(due.at, said.effective_at)
+                due_at = at - (due.at - due.carry_out_at)
+                if due_at > chunk.why.at:
                     not_now.add(plan.subscription_id)
-            case Due():
-                pass
+                later.append({"id": plan.subscription_id, "due_at": due_at, "effective_at": at})
     await settle(chunk, ended)
     if later:
         await session.execute(REDATE, {"version": chunk.version, "rows": dumps(later)})

@@ -17,6 +17,8 @@ from shared.errors import Conflict, NotFound
 ACCEPTED = "accepted"
 # What failed is still held to the preview: what nobody approved is deferred, and somebody may accept it.
 RETRIED = "retried"
+# At a time: no transaction takes longer than a second.
+AGAIN_ROWS = 20_000
 # Deferred for the preview's sake; what was canceled or replaced is not taken up again.
 HELD_TO_PREVIEW = ("changed", "new_since_preview")
 
@@ -118,7 +120,9 @@ async def cancel(session: AsyncSession, version: int, decision: Decision) -> Rol
 
 
 async def apply_deferred(session: AsyncSession, version: int, decision: Decision) -> int:
-    """Move those that were deferred because they are not what the preview said, as they come out now.  How many.
+    """Move those that were deferred because they are not what the preview said, as they come out now.
+
+    How many of them, AGAIN_ROWS at most: ask again until there are none.
 
     Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
     """
@@ -128,7 +132,7 @@ async def apply_deferred(session: AsyncSession, version: int, decision: Decision
 
 
 async def retry_failed(session: AsyncSession, version: int, decision: Decision) -> int:
-    """Try again what failed, how many; what comes out otherwise than the preview said is deferred.
+    """Try again what failed, AGAIN_ROWS at most, how many; what is not what the preview said is deferred.
 
     Raises VersionNotFound, RolloutNotStarted, RolloutNotInThisState.
     """
@@ -159,6 +163,7 @@ async def _again(
         "outcome": which.outcome,
         "codes": None if which.codes is None else list(which.codes),
         "mark": which.mark,
+        "rows": AGAIN_ROWS,
     }
     done = await session.execute(_AGAIN, values)
     count = done.rowcount if isinstance(done, CursorResult) else 0
@@ -209,9 +214,13 @@ async def _expected(session: AsyncSession, rollout: Rollout) -> int:
 
 # In effect from when somebody said so: what was paid in between stays what it was.
 _AGAIN = text("""
-UPDATE rollout_items SET outcome = NULL, detail = NULL, code = :mark, due_at = :now,
-    effective_at = greatest(effective_at, :now)
-WHERE price_version = :version AND outcome = :outcome
-    AND (CAST(:codes AS text[]) IS NULL OR code = ANY (CAST(:codes AS text[])))
+UPDATE rollout_items i SET outcome = NULL, detail = NULL, code = :mark, due_at = :now,
+    effective_at = greatest(i.effective_at, :now)
+FROM (
+    SELECT subscription_id FROM rollout_items WHERE price_version = :version AND outcome = :outcome
+        AND (CAST(:codes AS text[]) IS NULL OR code = ANY (CAST(:codes AS text[])))
+    LIMIT :rows
+) again
+WHERE i.price_version = :version AND i.subscription_id = again.subscription_id
 """)
 _ABOUT = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'public.subscriptions'::regclass")

@@ -10,7 +10,7 @@ from services.pricing.pricing_sql import Shape, left, priced, said_by
 # i what the preview said of it.
 RULING = f"""
     CASE WHEN EXISTS (SELECT FROM rollout_items newer WHERE newer.price_version = ANY (CAST(:newer AS integer[]))
-            AND newer.subscription_id = p.id AND newer.outcome IS NULL AND newer.due_at <= t.due_at)
+            AND newer.subscription_id = p.id AND newer.outcome IS NULL AND newer.effective_at <= t.effective_at)
             THEN 'replaced'
         WHEN n.id IS NOT NULL AND (n.told_at IS NULL OR n.told_at > n.notify_by) THEN 'not_told'
         WHEN CAST(:preview AS bigint) IS NULL OR coalesce(t.code = 'accepted', false) THEN NULL
@@ -157,6 +157,13 @@ TURNS = text("""
 SELECT subscription_id, effective_at, code, notice_id FROM rollout_items
 WHERE price_version = :version AND subscription_id = ANY (CAST(:ids AS uuid[]))
 """)
+# Their period, interval or delivery may be another: their turns are looked at again at once.
+RECONSIDER = text("""
+UPDATE rollout_items i SET due_at = NULL
+FROM rollouts r, unnest(CAST(:ids AS uuid[])) AS changed (id)
+WHERE r.status IN ('listing', 'running', 'paused', 'stopped') AND i.price_version = r.price_version
+    AND i.subscription_id = changed.id AND i.outcome IS NULL AND i.due_at IS NOT NULL
+""")
 # Somebody else is changing them: looked at again a moment later.
 PUT_OFF = text("""
 UPDATE rollout_items SET due_at = :due_at
@@ -197,7 +204,7 @@ WHERE r.status = 'listing' OR r.status = 'canceled' AND r.finished_at IS NULL
 ORDER BY c.effective_from, c.version LIMIT 1 FOR UPDATE OF r SKIP LOCKED
 """)
 
-# Listed by an earlier release: due at once.
+# Without a time: listed by an earlier release, or to be looked at again; at once.
 DUE = text("""
 SELECT subscription_id FROM rollout_items
 WHERE price_version = :version AND outcome IS NULL AND (due_at <= :now OR due_at IS NULL)

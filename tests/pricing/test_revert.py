@@ -236,3 +236,31 @@ async def test_a_line_that_came_under_the_reverted_price_is_offered_anew(
     assert json.loads((await shop.row(new))["variants"])[0]["unit_price_minor"] == 5_000
     await reverted(sessions, clock, version)
     assert json.loads((await shop.row(new))["variants"])[0]["unit_price_minor"] == 1
+
+
+async def test_a_turn_that_comes_earlier_than_it_was_planned_is_not_missed(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begin(shop, sessions, clock)
+    renews = clock.now + timedelta(days=300)
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET period_end = $1, billing_interval = 'year'", renews
+    )
+    version = await change(
+        sessions, clock, {"admin_percentage": "20", "timing": {"when": "next_renewal"}}
+    )
+    await roll_out(sessions, clock)
+    earlier = clock.now + timedelta(days=3)
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET period_end = $1, billing_interval = 'month' WHERE id = $2",
+        *(earlier, UUID(int=1)),
+    )
+    clock.pass_(days=1)
+    await hear_storefront(shop, sessions)
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {(None, None): 12}
+    clock.now = earlier
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 1, (None, None): 11}
+    [*_, line] = await shop.history(UUID(int=1))
+    assert line["effective_at"] == earlier
