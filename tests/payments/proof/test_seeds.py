@@ -34,7 +34,8 @@ async def test_whatever_is_delivered_however_the_rows_are_the_truth(
     assert verdict.differences == [], f"farebox payments prove --seed {seed} --payments {PAYMENTS}"
     assert verdict.rebuilt == PAYMENTS
     if seed == SEEDS[0]:
-        assert 0 < verdict.mended <= verdict.dropped
+        # An event that was never made is no dropped one, and is found by its object.
+        assert min(verdict.mended, verdict.dropped) > 0
 
 
 async def test_a_seed_plays_the_same_again() -> None:
