@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing import audit_history
 from services.pricing.composition import Layer, compose
 from services.pricing.domain import Box, Terms, cost
-from services.pricing.layers import Layers, layers
+from services.pricing.layers import Layers, stored_layers
 from services.pricing.models import Rollout, SubscriptionCostHistory
 from services.pricing.pricing_sql import covered
 from shared.audit import CheckResult, currencies
@@ -191,7 +191,7 @@ CHECKS = (
 async def checks(session: AsyncSession) -> list[CheckResult]:
     """S6 of versions and cost lines, S7 of rollouts, S2 of subscriptions' facts, S5 of currencies."""
     results = [await _check(session, *check) for check in CHECKS]
-    known = await layers(session)
+    known = await stored_layers(session)
     return [
         *results,
         await _forgotten(session, known),

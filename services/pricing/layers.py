@@ -1,10 +1,12 @@
 """The price versions that were ever in force, and which of them hold at an instant, scope by scope."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
+from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.composition import Layer
@@ -17,6 +19,7 @@ from shared.errors import Conflict
 # Any number no other advisory lock of this database uses.
 HOLD = 7_400_301
 IN_FORCE = ("scheduled", "active", "retired")
+KNOWN_MOST = 2_000  # versions remembered by a process; a cohort of 10,000 ids takes a megabyte
 
 
 class NoPriceInForce(Conflict):
@@ -50,7 +53,7 @@ class Layers:
 
     versions: Mapping[int, Version]
 
-    @property
+    @cached_property
     def all(self) -> Mapping[int, Layer]:
         return {number: version.layer for number, version in self.versions.items()}
 
@@ -73,16 +76,58 @@ class Layers:
         )
 
 
+class _Key(NamedTuple):
+    """Enough to tell what a published version says: its hash binds the content, the times those of early releases."""
+
+    version: int
+    approved_hash: str | None
+    created_at: datetime
+    published_at: datetime | None
+    scope: str
+
+
+_KNOWN: dict[_Key, Version] = {}
+
+
 async def layers(session: AsyncSession) -> Layers:
+    """As published so far.  What a version says is read once in a process: from its approval on it stands."""
+    config = PricingConfig
+    said_by = (config.version, config.approved_hash, config.created_at, config.published_at)
+    states = await session.execute(
+        select(*said_by, PriceScope.key, config.status, config.effective_to)
+        .join(PriceScope, PriceScope.id == config.scope_id)
+        .where(config.status.in_(IN_FORCE))
+    )
+    rows = {_Key(*row[:5]): (row.status, row.effective_to) for row in states}
+    if len(_KNOWN) + len(rows) > KNOWN_MOST:
+        _KNOWN.clear()
+    unknown = {key.version: key for key in rows if key not in _KNOWN}
+    if unknown:
+        found = await _stored(session, PricingConfig.version.in_(unknown))
+        _KNOWN.update({unknown[version.number]: version for version in found})
+    return Layers(
+        {
+            key.version: replace(_KNOWN[key], status=status, effective_to=effective_to)
+            for key, (status, effective_to) in rows.items()
+        }
+    )
+
+
+async def stored_layers(session: AsyncSession) -> Layers:
+    """As the table says at this moment, whatever this process has read before: what an audit looks at."""
+    found = await _stored(session, PricingConfig.status.in_(IN_FORCE))
+    return Layers({version.number: version for version in found})
+
+
+async def _stored(session: AsyncSession, which: ColumnElement[bool]) -> list[Version]:
     statement = (
         select(PricingConfig, PriceScope.definition)
         .join(PriceScope, PriceScope.id == PricingConfig.scope_id)
-        .where(PricingConfig.status.in_(IN_FORCE))
+        .where(which)
         # Read anew: whoever waited for the lock may have loaded the rows before it.
         .execution_options(populate_existing=True)
     )
-    found = await session.execute(statement)
-    return Layers({row[0].version: as_version(row[0], row[1]) for row in found})
+    return [as_version(row[0], row[1]) for row in await session.execute(statement)]
 
 
 async def current_versions(session: AsyncSession) -> Layers:

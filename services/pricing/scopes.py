@@ -7,7 +7,14 @@ from typing import Annotated
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
 
 from services.pricing.fields import CurrencyCode, DeliveryType, Place
 from shared.events import TierName
@@ -27,8 +34,16 @@ def _sane(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
+def _written(value: object) -> object:
+    match value:
+        case str() | datetime():
+            return value
+        case _:
+            raise ValueError("write it as a string, such as 2026-03-01T12:00:00Z")
+
+
 # One way to write an instant, whatever offset it came with.
-Instant = Annotated[AwareDatetime, AfterValidator(_sane)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_sane)]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+from pydantic import ValidationError
 
 from services.pricing import preview, rollout
 from services.pricing.drafts import ConfigDraft
-from services.pricing.layers import layers
+from services.pricing.layers import layers, stored_layers
 from services.pricing.life import (
     approve,
     create_draft,
@@ -255,6 +256,29 @@ async def test_cohorts_are_in_force_beside_everything_one_version_each(
     assert said.scope == {"places": ["DE"]}
     # An older reader finds the terms that the cohort is priced by.
     assert (str(said.admin_percentage), "US" in said.tax_rates) == ("4", True)
+
+
+async def test_what_a_version_says_is_read_once_and_an_audit_reads_what_is_there(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    first = await publish_config(sessions, clock.now)
+    async with sessions() as session:
+        before = await layers(session)
+    await shop.storefront.execute("SET session_replication_role = replica")
+    await shop.storefront.execute("UPDATE pricing.pricing_configs SET admin_percentage = 49")
+    second = await publish_config(sessions, clock.pass_(days=1), DEARER)
+    async with sessions() as session:
+        now, stored = await layers(session), await stored_layers(session)
+    assert now.versions[first].layer is before.versions[first].layer
+    assert (before.versions[first].status, now.versions[first].status) == ("active", "retired")
+    assert now.versions[first].effective_to == now.versions[second].effective_from
+    assert stored.versions[first].layer.changes.admin_percentage == 49
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", -1])
+def test_an_instant_is_a_string_that_the_calendar_reaches(at: object) -> None:
+    with pytest.raises(ValidationError):
+        ConfigDraft.model_validate({**CONFIG, "effective_from": at})
 
 
 async def test_what_was_published_for_later_is_withdrawn_and_what_it_was_to_end_goes_on(
