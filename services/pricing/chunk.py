@@ -152,20 +152,18 @@ async def ask(
         fixed["prices"] = _prices(campaign)
     if campaign.reverts is not None:
         fixed["reverts"] = campaign.reverts.number
-    told, rows, alone = set(known.common()), list[RowMapping](), list[UUID]()
-    groups = [known.row(campaign, asked) for asked in told]
+    asked, rows, alone = known.common(), list[RowMapping](), list[UUID]()
     while True:
-        said = await session.execute(statement, fixed | {"groups": dumps(groups)})
-        row = said.mappings().one()
-        rows.append(row)
-        alone += [each for each in row["alone"] or () if each not in set(alone)]
+        groups = dumps([known.row(campaign, each) for each in asked])
+        row = (await session.execute(statement, fixed | {"groups": groups})).mappings().one()
         _check(campaign, row["sample"])
-        unknown = set(ASKED.validate_python(row["unknown"] or [])) - told
-        if not unknown:
+        rows.append(row)
+        alone += row["alone"] or ()
+        if not row["waiting"]:
             return Answer(rows, alone)
-        # These alone: the rows of all others are done.
-        groups = [known.row(campaign, asked) for asked in unknown]
-        told |= unknown
+        # Those alone, whatever becomes of their rows meanwhile: the others are done.
+        fixed["ids"] = row["waiting"]
+        asked = ASKED.validate_python(row["unknown"])
 
 
 def dumps(value: object) -> str:

@@ -131,6 +131,7 @@ PRICED = """
 LEFT = f"""
     (SELECT jsonb_agg(DISTINCT jsonb_build_object('versions', versions, 'before', before, 'currency', currency,
         'delivery_type', delivery_type, 'place', place)) FROM grouped WHERE plain AND NOT known) AS unknown,
+    (SELECT array_agg(id ORDER BY id) FROM grouped WHERE plain AND NOT known) AS waiting,
     (SELECT array_agg(g.id ORDER BY g.id) FROM grouped g
         WHERE NOT g.plain OR g.known AND (g.alone OR {{too_large}})) AS alone,
     (SELECT jsonb_agg(jsonb_build_object('id', id, 'versions', versions, 'before', before, 'old', old,
