@@ -101,11 +101,6 @@ def upgrade() -> None:
             f" REFERENCING {old}NEW TABLE AS new_rows"
             f" FOR EACH STATEMENT EXECUTE FUNCTION pricing.{function}()"
         )
-    # After the trigger, which holds the table's writers off: no price is missed, none is noted twice.
-    op.execute(
-        "INSERT INTO pricing.catalogue_prices (variant_id, currency, price_minor, effective_at)"
-        " SELECT id, currency, price_minor, now() FROM public.product_variants ORDER BY id"
-    )
     with op.get_context().autocommit_block():
         # An earlier attempt may have left it invalid; IF NOT EXISTS would call that done.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS public.ix_subscriptions_delivery_address_id")
