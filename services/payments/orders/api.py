@@ -57,7 +57,12 @@ KEYED: dict[str, object] = {
             "in": "header",
             "required": True,
             "description": "Yours, new for each request; the same sends the same again",
-            "schema": {"type": "string", "minLength": 1, "maxLength": requests.MAX_KEY_LENGTH},
+            "schema": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": requests.MAX_KEY_LENGTH,
+                "pattern": "^[ -~]+$",
+            },
         }
     ]
 }
