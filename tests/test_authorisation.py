@@ -51,7 +51,7 @@ ALLOWED = {
         *("GET /subscriptions", "GET /subscriptions/{subscription_id}"),
         "GET /subscriptions/{subscription_id}/history",
         "GET /subscriptions/{subscription_id}/cost",
-        "POST /subscriptions/{subscription_id}/proration",
+        *("POST /subscriptions/{subscription_id}/proration", "GET /cost-history.csv"),
     },
     "subscriptions:write": {
         *("POST /subscriptions", "PUT /subscriptions/{subscription_id}/variants"),

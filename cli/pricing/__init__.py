@@ -12,6 +12,7 @@ from cli.pricing.drafts import (
     show_version,
     withdraw,
 )
+from cli.pricing.history import history
 from cli.pricing.rollouts import notices, rollout, told
 from cli.pricing.variants import lowest_price
 
@@ -26,3 +27,4 @@ for command in (draft, preview, approve, publish, withdraw, revert, notices, tol
     pricing.command()(command)
 pricing.command("lowest-price")(lowest_price)
 pricing.add_typer(rollout, name="rollout")
+pricing.add_typer(history, name="history")

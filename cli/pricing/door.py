@@ -46,6 +46,15 @@ class Door:
         found: list[Json] = answer.json()
         return found
 
+    @contextmanager
+    def stream(self, path: str) -> Iterator[httpx.Response]:
+        """An answer to be read as it comes.  Raises Refused."""
+        with self.client.stream("GET", path) as answer:
+            if answer.is_error:
+                answer.read()
+                raise Refused(_problem(answer))
+            yield answer
+
     def pages(self, path: str, most: int) -> list[Json]:
         """A list, page by page, up to `most`."""
         items: list[Json] = []

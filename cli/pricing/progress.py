@@ -33,6 +33,24 @@ class Pace:
         return ", ".join(part for part in parts if part)
 
 
+@dataclass
+class Meter:
+    """Shows a pace every now and then, while something else does the work."""
+
+    pace: Pace
+    shown: float = field(default_factory=time.monotonic)
+
+    def show(self, done: int, expected: int, state: str) -> None:
+        now = time.monotonic()
+        if now - self.shown >= POLL_SECONDS:
+            _show(self.pace.line(done, expected, state))
+            self.shown = now
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr)
+
+
 def follow(step: Callable[[], str | None], *, quiet: bool) -> None:
     """Until `step` has nothing more to say; in a file only what differs from the line before is written."""
     shown = ""

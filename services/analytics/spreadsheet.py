@@ -2,15 +2,14 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from shared.spreadsheet import cell
+
 MEDIA_TYPE = "text/csv"
-# A cell of text that begins so would be run as a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def wants_csv(accept: str) -> bool:
@@ -31,18 +30,6 @@ def csv_response(name: str, columns: Sequence[str], items: Sequence[BaseModel]) 
     return Response(
         out.getvalue(), media_type=MEDIA_TYPE, headers={"Content-Disposition": disposition}
     )
-
-
-def cell(value: object) -> str | int:
-    match value:
-        case None:
-            return ""
-        case int():
-            return value
-        case str():
-            return f"'{value}" if value.startswith(FORMULA_STARTS) else value
-        case _:
-            return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _liking(part: str) -> tuple[str, float]:

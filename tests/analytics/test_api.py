@@ -9,10 +9,11 @@ import pytest
 
 from services.analytics.app import create_web
 from services.analytics.handlers import HANDLERS
-from services.analytics.spreadsheet import cell, wants_csv
+from services.analytics.spreadsheet import wants_csv
 from shared.consumer import deliver
 from shared.db import Sessions
 from shared.settings import Settings
+from shared.spreadsheet import cell
 from tests.analytics.conftest import changed, on, payment, priced
 from tests.conftest import Database
 

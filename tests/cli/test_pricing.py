@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import asyncpg
@@ -18,7 +19,7 @@ from tests.conftest import Database
 from tests.pricing.conftest import CONFIG, Shop
 from tests.pricing.test_openapi import web
 
-WRITES = ("pricing:read", "pricing:write")
+WRITES = ("pricing:read", "pricing:write", "subscriptions:read")
 
 
 @contextmanager
@@ -52,6 +53,33 @@ async def sold(database: Database) -> str:
     return str(variant)
 
 
+async def subscribed(database: Database, number: int) -> None:
+    connection = await asyncpg.connect(database.url)
+    shop = Shop(connection)
+    variant = await shop.variant(1_000)
+    for _ in range(number):
+        await shop.subscription([(variant, 1)])
+    await connection.close()
+
+
+def exported(farebox: Farebox, file: Path) -> None:
+    """Three lines, whole or in parts, into a file or not; a file goes on where it ends."""
+    command = ("pricing", "history", "export")
+    done = farebox(*command, "--out", str(file))
+    assert (done.code, "3 lines up to 3" in done.err) == (0, True)
+    whole = file.read_bytes()
+    heading, *lines, end = whole.split(b"\r\n")
+    assert (heading[:3], [line[:2] for line in lines], end) == (b"id,", [b"1,", b"2,", b"3,"], b"")
+    assert farebox(*command).out.encode() == whole
+    rest = farebox(*command, "--after", "2").out
+    assert rest.encode() == b"\r\n".join((heading, lines[2], b""))
+    file.write_bytes(whole[: -len(lines[2]) // 2])  # as a killed one may leave it
+    refused = farebox(*command, "--out", str(file))
+    assert (refused.code, "ends with line 2: --after 2 goes on" in refused.err) == (2, True)
+    assert farebox(*command, "--out", str(file), "--after", "2").code == 0
+    assert file.read_bytes() == whole
+
+
 def test_a_price_goes_from_draft_to_rollout_by_two_keys(
     farebox: Farebox, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -76,6 +104,7 @@ def test_a_price_goes_from_draft_to_rollout_by_two_keys(
         "DATABASE_URL": database.url,
         "PRICING_DATABASE_URL": database.url_for("pricing"),
     }
+    asyncio.run(subscribed(database, 3))
     with web(environment) as url, worker(database):
         monkeypatch.setenv("FAREBOX_PRICING_URL", url)
         version = str(done("ada", "draft", str(content))["version"])
@@ -103,8 +132,43 @@ def test_a_price_goes_from_draft_to_rollout_by_two_keys(
         shown = farebox("pricing", "show", version)
         told = ("drafted", "approved", "published", "ada", "grace", "spring", "admin_percentage")
         assert [word for word in told if word not in shown.out] == []
+        exported(farebox, tmp_path / "costs.csv")
         listed = farebox("pricing", "list")
         assert [word in listed.out for word in ("everything", "active", "grace")] == [True] * 3
+
+
+class HalfWay(BaseHTTPRequestHandler):
+    """Pricing, as it dies in the midst of the second line."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Farebox-Lines", "3")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        part = b"id,kind\r\n7,created\r\n8,con"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_an_export_that_is_broken_off_says_how_it_goes_on(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAREBOX_API_KEY", "fbx_any")
+    file = tmp_path / "costs.csv"
+    with HTTPServer(("127.0.0.1", 0), HalfWay) as server:
+        monkeypatch.setenv("FAREBOX_PRICING_URL", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        ended = farebox("pricing", "history", "export", "--out", str(file))
+        thread.join()
+    assert (ended.code, ended.out) == (1, "")
+    assert f"broken off after line 7; `--after 7 --out {file}` goes on" in ended.err
+    assert file.read_bytes() == b"id,kind\r\n7,created\r\n"
 
 
 def test_without_a_key_it_says_which_variable_is_missing(

@@ -6,6 +6,7 @@ from services.pricing.api import (
     configs,
     costs,
     drafts,
+    exports,
     notices,
     prorations,
     quotes,
@@ -25,3 +26,4 @@ router.include_router(variants.router)
 router.include_router(subscriptions.router)
 router.include_router(costs.router)
 router.include_router(prorations.router)
+router.include_router(exports.router)
