@@ -263,6 +263,11 @@ LOST = Dispute((1, "evt_1", "lost"), {})
             replace(answer(intent()), tells=Fold(disputes={"dp_1": LOST})),
             Difference("dispute dp_1: None here, lost at Stripe", True),
         ),
+        (
+            fact(event(intent())).tells,
+            answer(intent(latest_charge=charge(payment_method_details={"type": "card"}))),
+            Difference("payment_method_type: None here, card at Stripe", True, is_detail=True),
+        ),
     ],
 )
 def test_an_object_beside_what_is_known(

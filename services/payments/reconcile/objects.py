@@ -91,9 +91,12 @@ async def settle_suspects(walker: Walker, run: Run) -> int:
             if what is None:
                 await connection.execute(CLEAR, row["id"])
                 continue
-            at = walker.clock() if what.is_mendable else None
-            await connection.execute(SETTLE, row["id"], what.detail, at)
-            _tell(row["subject"], what)
+            if what.is_detail:
+                await connection.execute(CLEAR, row["id"])
+            else:
+                at = walker.clock() if what.is_mendable else None
+                await connection.execute(SETTLE, row["id"], what.detail, at)
+                _tell(row["subject"], what)
             if what.is_mendable:
                 mended.append(Arrival(open_envelope(row["body"]), row["body"], None))
         await insert(connection, mended)

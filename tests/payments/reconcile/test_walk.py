@@ -197,6 +197,8 @@ async def test_what_comes_by_itself_meanwhile_is_no_gap(stripe: Stripe) -> None:
     assert delivered
     assert report.gaps == []
     await stripe.assert_true([payment])
+    # That event tells of no charge: how it was paid is learnt, and is no gap.
+    assert (await stripe.service.payments())[payment]["payment_method_type"] == "card"
 
 
 def arriving(stripe: Stripe, payment: str) -> dict[str, object]:
