@@ -78,7 +78,7 @@ ROLLOUTS = text("""
     ) r
 """)
 # Held to what was approved: everybody in the preview is on the list, and whom the rollout moved got those cents,
-# unless another approved version moved him too.
+# unless another version that waited for him when the preview was made has moved him since.
 HELD = text("""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
@@ -86,9 +86,12 @@ HELD = text("""
             i.subscription_id IS NULL AND coalesce(s.status, 'canceled') <> 'canceled'
             OR i.outcome = 'moved' AND coalesce(i.code, '') <> 'accepted'
                 AND p.new_total_minor IS DISTINCT FROM h.new_total_minor
-                AND NOT EXISTS (SELECT FROM rollout_items o WHERE o.subscription_id = p.subscription_id
-                    AND o.price_version <> r.price_version AND o.outcome IN ('moved', 'kept')
-                    AND h.new_breakdown -> 'price_versions' @> to_jsonb(o.price_version)) AS wrong
+                AND NOT EXISTS (SELECT FROM rollout_items o
+                    JOIN pricing_configs oc ON oc.version = o.price_version
+                    WHERE o.subscription_id = p.subscription_id AND o.outcome IN ('moved', 'kept')
+                        AND o.price_version <> r.price_version AND oc.published_at <= v.started_at
+                        AND (o.due_at > v.started_at OR oc.effective_from > v.started_at)
+                        AND h.new_breakdown -> 'price_versions' @> to_jsonb(o.price_version)) AS wrong
         FROM rollouts r
         JOIN pricing_configs c ON c.version = r.price_version
         JOIN previews v ON v.id = r.preview_id

@@ -21,10 +21,12 @@ from services.pricing.models import Preview, PreviewItem, PriceScope, PricingCon
 from services.pricing.scopes import Scope
 from services.pricing.versions import (
     UNSEEN,
+    WITHOUT_PREVIEW,
     AlreadyPublished,
     OtherHash,
     activate_due,
     check_effective_from,
+    check_preview,
     get_config,
     locked_config,
     scope_of,
@@ -190,28 +192,14 @@ async def approve(
 ) -> PricingConfig:
     """Say that what the preview with this hash showed is to be published.
 
-    Raises VersionNotFound, AlreadyPublished, VersionWithdrawn, NotPreviewed, OtherHash, ApprovedByItsAuthor.
+    Raises VersionNotFound, AlreadyPublished, VersionWithdrawn, NotPreviewed, OtherHash, ApprovedByItsAuthor,
+    PreviewOvertaken.
     """
     config = await _editable(session, version)
-    if config.status == "draft" or config.preview_hash is None:
-        raise NotPreviewed(
-            f"price version {version} has no finished preview of its present content"
-        )
-    if config.preview_hash != preview_hash:
-        raise OtherHash(
-            f"the preview of price version {version} has the hash {config.preview_hash}",
-            version=version,
-        )
-    if decision.by.strip().lower() in {author.strip().lower() for author in config.authors}:
-        raise ApprovedByItsAuthor(
-            f"{decision.by} wrote a part of price version {version}; another key approves it",
-            version=version,
-        )
-    config.status = "approved"
-    config.approved_by, config.approved_at = decision.by, decision.at
-    config.approved_hash = preview_hash
-    await session.flush()
-    await note(session, version, "approved", decision)
+    _check_approver(config, decision.by)
+    _check_seen(config, preview_hash)
+    await check_preview(session, config)
+    await _approve(session, config, decision)
     return config
 
 
@@ -227,7 +215,7 @@ async def approve_unseen(session: AsyncSession, config: PricingConfig, decision:
     await session.flush()
     config.status, config.preview_hash = "previewed", digest
     await session.flush()
-    await approve(session, config.version, digest, replace(decision, by=UNSEEN))
+    await _approve(session, config, replace(decision, by=UNSEEN))
     return digest
 
 
@@ -277,6 +265,34 @@ async def _add(session: AsyncSession, config: PricingConfig, decision: Decision)
     await session.flush()
     await note(session, config.version, "drafted", decision)
     return config
+
+
+def _check_seen(config: PricingConfig, preview_hash: str) -> None:
+    number = config.version
+    if config.status == "draft" or config.preview_hash is None:
+        raise NotPreviewed(f"price version {number} has no finished preview of its present content")
+    if config.preview_hash != preview_hash:
+        raise OtherHash(
+            f"the preview of price version {number} has the hash {config.preview_hash}",
+            version=number,
+        )
+
+
+def _check_approver(config: PricingConfig, name: str) -> None:
+    """Neither one of its authors, in whatever letters, nor a name that stands for nobody."""
+    own = {each.strip().lower() for each in (*config.authors, *WITHOUT_PREVIEW)}
+    if name.strip().lower() in own:
+        raise ApprovedByItsAuthor(
+            f"{name} wrote a part of price version {config.version}; another key approves it",
+            version=config.version,
+        )
+
+
+async def _approve(session: AsyncSession, config: PricingConfig, decision: Decision) -> None:
+    config.status, config.approved_hash = "approved", config.preview_hash
+    config.approved_by, config.approved_at = decision.by, decision.at
+    await session.flush()
+    await note(session, config.version, "approved", decision)
 
 
 async def _editable(session: AsyncSession, version: int) -> PricingConfig:

@@ -25,6 +25,7 @@ from services.pricing.planning import Plan, Settled, plan_chunk, plans_alone
 from services.pricing.pricing_sql import STEPS, Shape, left, priced, said_by
 from services.pricing.timing import Due, Stays, Timing
 from services.pricing.totals import Counted, Extreme, Totals, bucket_of
+from services.pricing.versions import overtaken_by
 from shared import log
 from shared.clock import Clock
 from shared.db import Sessions
@@ -96,6 +97,9 @@ async def _step(
 ) -> None:
     if config.status != "draft" or config.draft_revision != preview.draft_revision:
         preview.status = "stale"
+    elif other := await overtaken_by(session, preview):
+        preview.status = "stale"
+        preview.detail = f"price version {other} was published meanwhile: preview it again"
     elif preview.status == "running":
         await _walk(session, preview, await _campaign(session, preview, config, walker), walker)
     else:
@@ -312,6 +316,11 @@ SELECT (SELECT jsonb_agg(to_jsonb(counted)) FROM counted) AS counted,
     (SELECT jsonb_agg(to_jsonb(extremes)) FROM extremes) AS extremes,{left(shape)}
 """)
 
+
+_OVERTAKEN = text("""
+SELECT EXISTS (SELECT FROM pricing_configs WHERE status IN ('scheduled', 'active', 'retired')
+    AND (published_at > :since OR effective_from > :since AND effective_from <= :now))
+""")
 
 _ALONE = text(f"""
 INSERT INTO preview_items (preview_id, subscription_id, outcome, code, reason, currency,

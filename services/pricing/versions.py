@@ -50,6 +50,10 @@ class PreviewGone(Conflict):
     title = "The preview that was approved is not there any more"
 
 
+class PreviewOvertaken(Conflict):
+    title = "Prices changed since the preview"
+
+
 class TooLateToWithdraw(Conflict):
     title = "The price version is about to be in force"
 
@@ -95,15 +99,14 @@ async def publish_version(
 ) -> PricingConfig:
     """Put what was approved in force, now or later, and say so.  One that is in force now starts its rollout.
 
-    Raises VersionNotFound, AlreadyPublished, NotApproved, OtherHash, PreviewGone, EffectiveTimeTaken,
-    EffectiveTimeOutOfRange, NoPriceInForce.
+    Raises VersionNotFound, AlreadyPublished, NotApproved, OtherHash, PreviewGone, PreviewOvertaken,
+    EffectiveTimeTaken, EffectiveTimeOutOfRange, NoPriceInForce.
     """
     await session.execute(select(func.pg_advisory_xact_lock(HOLD)))
     await _activate_due(session, decision.at)
     config = await locked_config(session, version)
     _check_approval(config, approved_hash)
-    if config.approved_by not in WITHOUT_PREVIEW and await _preview_of(session, config) is None:
-        raise PreviewGone(f"preview price version {version} again, and have it approved")
+    await check_preview(session, config)
     start = _start_of(config, decision.at)
     fact = await _published(session, config, start, decision)
     end = await _make_room(session, config.scope_id, start, decision.at)
@@ -168,6 +171,32 @@ def drift_limit(moved: int, percent: Decimal) -> int:
     return max(DRIFT_AT_LEAST, int(moved * percent / 100))
 
 
+async def check_preview(session: AsyncSession, config: PricingConfig) -> None:
+    """Whether what it showed is still what would happen.  Raises PreviewGone, PreviewOvertaken."""
+    if config.approved_by in WITHOUT_PREVIEW:
+        return
+    preview = await _preview_of(session, config)
+    if preview is None:
+        raise PreviewGone(f"preview price version {config.version} again, and have it approved")
+    other = await overtaken_by(session, preview)
+    if other is not None:
+        raise PreviewOvertaken(
+            f"price version {other} was published after the preview of {config.version} had begun;"
+            " preview it again, and have it approved",
+            version=config.version,
+            overtaken_by=other,
+        )
+
+
+async def overtaken_by(session: AsyncSession, preview: Preview) -> int | None:
+    """The version that was published since a preview began, of whatever scope: it showed another world."""
+    return await session.scalar(
+        select(func.max(PricingConfig.version)).where(
+            PricingConfig.status.in_(IN_FORCE), PricingConfig.published_at > preview.started_at
+        )
+    )
+
+
 async def _activate_due(session: AsyncSession, now: datetime) -> int:
     """Each gets its rollout, also one that another of its scope has replaced before anybody looked: none is lost."""
     statement = select(PricingConfig).where(
@@ -217,7 +246,7 @@ async def _preview_of(session: AsyncSession, config: PricingConfig) -> Preview |
         select(Preview).where(
             Preview.price_version == config.version,
             Preview.status == "done",
-            Preview.hash == config.approved_hash,
+            Preview.hash == config.preview_hash,
         )
     )
 

@@ -332,6 +332,27 @@ async def test_what_was_approved_is_not_published_once_its_preview_is_gone(
     assert tuple(started) == (now, "stopped")
 
 
+async def test_an_approval_given_before_other_prices_were_published_is_asked_for_again(
+    api: Api, sessions: Sessions, clock: Ticking
+) -> None:
+    await publish_config(sessions, clock.now)
+    made = await api.done("POST", "/drafts", GERMANS)
+    path = f"/drafts/{made['version']}"
+    started = clock.pass_(minutes=1)
+    digest = await previewed(api, sessions, clock, made["version"])
+    await api.done("POST", f"{path}/approve", {"hash": digest})
+    await publish_config(sessions, clock.pass_(minutes=1), DEARER)
+    refused = await api.ask("POST", f"{path}/publish", {"hash": digest, "reason": "x"})
+    assert refused.json()["type"] == "urn:farebox:problem:preview-overtaken"
+
+    # The same while the preview is under way: it would show two worlds.
+    clock.now = started
+    assert (await api.done("POST", f"{path}/preview"))["status"] == "running"
+    await worked_off(sessions, clock)
+    stale = await api.done("GET", f"{path}/preview")
+    assert (stale["status"], "published meanwhile" in str(stale["detail"])) == ("stale", True)
+
+
 async def test_a_version_that_nobody_noticed_in_its_time_has_a_rollout_all_the_same(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
