@@ -90,9 +90,7 @@ class Campaign:
     @property
     def at_once(self) -> bool:
         """Whether it reaches everybody the moment it takes effect."""
-        timing = self.timing
-        notice = timing.notice_days or any(timing.notice_days_by_place.values())
-        return timing.when == "now" and not notice and timing.cutoff_days is None
+        return self.timing.at_once
 
     @property
     def gives_lines_back(self) -> bool:

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.costs import Why
 from services.pricing.layers import current_versions
-from services.pricing.reprice import asks_for_tiers, reprice
-from services.pricing.rollout_sql import RECONSIDER
+from services.pricing.reprice import asks_for_tiers, planned_versions, reprice
+from services.pricing.rollout_sql import RECONSIDER, REOPEN
 from shared.consumer import Handlers
 from shared.events import PointsChanged, RenewalChanged, SubscriptionChanged, TierChanged
 from shared.outbox import say_why
@@ -32,9 +32,13 @@ async def price_changed_subscriptions(
     whys = {
         fact.subscription_id: Why(STOREFRONT, Cause.of(fact), fact.occurred_at) for fact in facts
     }
-    await reprice(session, await current_versions(session), whys)
+    versions = await current_versions(session)
+    await reprice(session, versions, whys)
     # After their rows are locked, as a rollout does it.
-    await session.execute(RECONSIDER, {"ids": sorted(whys)})
+    ids = {"ids": sorted(whys)}
+    await session.execute(RECONSIDER, ids)
+    if planned := planned_versions(versions):
+        await session.execute(REOPEN, ids | {"planned": planned})
 
 
 async def note_points(session: AsyncSession, facts: Sequence[PointsChanged]) -> None:

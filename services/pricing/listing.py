@@ -41,7 +41,7 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
     session, campaign = chunk.session, chunk.campaign
     values = {"version": chunk.version, "ids": chunk.ids}
     turns = {row.subscription_id: row for row in await session.execute(TURNS, values)}
-    ids = [i for i in chunk.ids if turns[i].code not in AGAIN and turns[i].effective_at is not None]
+    ids = [i for i in chunk.ids if turns[i].code not in AGAIN]
     if campaign.at_once or not ids:
         return chunk.ids
     planned = await plan_chunk(session, campaign, ids, chunk.known)
@@ -57,7 +57,9 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
             case Due() as due if due.notify_by is not None and said.notice_id is None:
                 ended.append(item(plan.subscription_id, "kept", "not_told"))
             case Due() as due:
-                at = due.at if said.notice_id is None else max(due.at, said.effective_at)
+                at = due.at
+                if said.notice_id is not None and said.effective_at is not None:
+                    at = max(at, said.effective_at)
                 due_at = at - (due.at - due.carry_out_at)
                 if due_at > chunk.why.at:
                     not_now.add(plan.subscription_id)

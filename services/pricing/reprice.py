@@ -43,6 +43,7 @@ from shared.events import TierName
 
 # Why a rollout that is through with a subscription left it where it was, for longer than it lasted.
 HOLDING_CODES = ("grandfathered", "not_told", "never_moved")
+UNPRICED = ("excluded", "failed")
 # Any number no other advisory lock of this database uses; the second part is a version's.
 WALKS = 7_400_302
 # Who has never earned a point.
@@ -211,7 +212,7 @@ async def context_of(
         current,
         await tiers_of(session, layers, {subject.user_id for subject in subjects}),
         await current_prices(session, wanted),
-        await _held(session, [(s, current[written[s.id]]) for s in subjects]),
+        await _held(session, [(s, current[written[s.id]]) for s in subjects], layers),
     )
 
 
@@ -232,7 +233,7 @@ async def tiers_of(
 
 
 async def _held(
-    session: AsyncSession, subjects: Sequence[tuple[Subject, tuple[Layer, ...]]]
+    session: AsyncSession, subjects: Sequence[tuple[Subject, tuple[Layer, ...]]], layers: Layers
 ) -> Mapping[UUID, frozenset[int]]:
     """By subscription, the versions in force whose rollouts keep it, or have not come to it yet."""
     behind: dict[int, list[Subject]] = {}
@@ -248,7 +249,7 @@ async def _held(
     for number in sorted(behind):
         await session.execute(select(func.pg_advisory_xact_lock_shared(WALKS, number)))
     held: dict[UUID, set[int]] = {}
-    for number, subscription_id in await _kept(session, behind):
+    for number, subscription_id in await _kept(session, behind, planned_versions(layers)):
         held.setdefault(subscription_id, set()).add(number)
     rollouts = await session.scalars(select(Rollout).where(Rollout.price_version.in_(behind)))
     walks = {rollout.price_version: rollout for rollout in rollouts}
@@ -267,9 +268,20 @@ def passed(rollout: Rollout | None, subscription_id: UUID) -> bool:
     return rollout.status == "done" or reached
 
 
+def planned_versions(layers: Layers) -> list[int]:
+    """Those in force that do not reach everybody at once: whoever was there before has a turn, or never has."""
+    return [
+        number
+        for number, version in layers.versions.items()
+        if version.status == "active" and not version.timing.at_once
+    ]
+
+
 async def _kept(
-    session: AsyncSession, behind: Mapping[int, Sequence[Subject]]
+    session: AsyncSession, behind: Mapping[int, Sequence[Subject]], planned: Sequence[int]
 ) -> Sequence[tuple[int, UUID]]:
+    """Who could not be priced when his turn was planned has none yet: it is planned when it can be."""
+    unplanned = RolloutItem.price_version.in_(planned) & RolloutItem.outcome.in_(UNPRICED)
     ids = {subject.id for subjects in behind.values() for subject in subjects}
     statement = select(RolloutItem.price_version, RolloutItem.subscription_id).where(
         RolloutItem.price_version.in_(behind),
@@ -278,6 +290,7 @@ async def _kept(
             RolloutItem.outcome.is_(None),
             RolloutItem.outcome == "deferred",
             RolloutItem.code.in_(HOLDING_CODES),
+            unplanned,
         ),
     )
     return [(row.price_version, row.subscription_id) for row in await session.execute(statement)]

@@ -7,7 +7,8 @@ from sqlalchemy import TextClause, text
 from services.pricing.pricing_sql import Shape, left, priced, said_by
 
 # Why a subscription whose result is known is not moved all the same; p is its result, t its item, n its notice,
-# i what the preview said of it.
+# i what the preview said of it.  Other cents than it said are let pass where another version was on its way to the
+# subscription when the preview was made, approved by itself: of several changes none is lost.
 RULING = f"""
     CASE WHEN EXISTS (SELECT FROM rollout_items newer WHERE newer.price_version = ANY (CAST(:newer AS integer[]))
             AND newer.subscription_id = p.id AND newer.outcome IS NULL AND newer.effective_at <= t.effective_at)
@@ -17,9 +18,13 @@ RULING = f"""
         WHEN i.subscription_id IS NULL THEN 'new_since_preview'
         WHEN i.digest <> {said_by("p.new")} THEN 'changed'
         WHEN i.new_total_minor = (p.new -> 'total_minor')::bigint THEN NULL
-        WHEN NOT EXISTS (SELECT FROM rollout_items other WHERE other.subscription_id = p.id
+        WHEN NOT EXISTS (SELECT FROM rollout_items other
+            JOIN pricing_configs published ON published.version = other.price_version
+            JOIN previews seen ON seen.id = CAST(:preview AS bigint)
+            WHERE other.subscription_id = p.id AND other.price_version <> CAST(:version AS integer)
             AND other.price_version IN (SELECT v::integer FROM jsonb_array_elements(p.new -> 'price_versions') v)
-            AND other.price_version <> CAST(:version AS integer) AND other.outcome IN ('moved', 'kept'))
+            AND other.outcome IN ('moved', 'kept') AND published.published_at <= seen.started_at
+            AND (other.due_at > seen.started_at OR published.effective_from > seen.started_at))
             THEN 'changed' END"""
 # Row by row through primary keys, whatever the statistics of tables say that grow while this runs.
 BESIDE = """
@@ -163,6 +168,19 @@ UPDATE rollout_items i SET due_at = NULL
 FROM rollouts r, unnest(CAST(:ids AS uuid[])) AS changed (id)
 WHERE r.status IN ('listing', 'running', 'paused', 'stopped') AND i.price_version = r.price_version
     AND i.subscription_id = changed.id AND i.outcome IS NULL AND i.due_at IS NOT NULL
+""")
+# Who could not be priced when his turn was planned is planned now: he was there before the version all the same.
+REOPEN = text("""
+WITH reopened AS (
+    UPDATE rollout_items i SET outcome = NULL, code = NULL, detail = NULL, due_at = NULL, effective_at = NULL
+    FROM rollouts r, unnest(CAST(:ids AS uuid[])) AS changed (id)
+    WHERE r.price_version = ANY (CAST(:planned AS integer[])) AND r.status IN ('listing', 'running', 'done')
+        AND i.price_version = r.price_version AND i.subscription_id = changed.id
+        AND i.outcome IN ('excluded', 'failed')
+    RETURNING i.price_version
+)
+UPDATE rollouts SET status = 'running', finished_at = NULL
+WHERE status = 'done' AND price_version IN (SELECT price_version FROM reopened)
 """)
 # Somebody else is changing them: looked at again a moment later.
 PUT_OFF = text("""

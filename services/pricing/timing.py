@@ -45,6 +45,12 @@ class Timing(BaseModel):
             raise ValueError(f"until is for when=grandfathered, not {self.when}")
         return self
 
+    @property
+    def at_once(self) -> bool:
+        """Whether everybody is reached the moment it takes effect."""
+        notice = self.notice_days or any(self.notice_days_by_place.values())
+        return self.when == "now" and not notice and self.cutoff_days is None
+
     def notice_for(self, place: str) -> int:
         """Days of notice before a rise in `place`: its own, else its country's, else everybody's."""
         for candidate in (place, place.partition("-")[0]):

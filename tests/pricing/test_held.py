@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from services.pricing import preview
 from services.pricing.domain import cost
 from services.pricing.models import Rollout
 from services.pricing.operating import (
@@ -311,3 +312,60 @@ async def test_a_row_whose_turn_cannot_be_told_stops_nobody_else(
         "SELECT outcome, code FROM pricing.preview_items WHERE subscription_id = $1", UUID(int=3)
     )
     assert tuple(said) == ("failed", "no_turn")
+
+
+async def test_what_was_published_after_the_preview_is_no_excuse_for_other_cents(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begun(shop, sessions, clock, 20)
+    later: dict[str, object] = {"timing": {"when": "next_renewal"}}
+    cohort = {"scope": {"currencies": ["USD", "EUR", "JPY"]}, "admin_percentage": "11"}
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET period_end = $1", clock.now + timedelta(days=9)
+    )
+    version = await change(sessions, clock, cohort | later)
+    await roll_out(sessions, clock)
+    clock.pass_(hours=1)
+    await publish_config(
+        sessions, clock.now, {"tax_rates": {"DE": "0.5", "US": "0.5", "JP": "0.5"}}
+    )
+    await roll_out(sessions, clock)
+    clock.pass_(days=9)
+    await roll_out(sessions, clock)
+    found = await now_of(sessions, version, clock.now)
+    assert (found.status, found.outcomes["moved"]) == ("stopped", 0)
+    assert (await outcomes(shop, version))["deferred", "changed"] > 10
+
+
+async def test_a_preview_that_a_publication_overtakes_is_stale(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begun(shop, sessions, clock, 20)
+    await drafted(sessions, clock, DEARER)
+    await preview.run_once(sessions, clock, preview.Walker(rows=7))
+    clock.pass_(minutes=1)
+    await publish_config(sessions, clock.now, {"admin_percentage": "11"})
+    await previewed(sessions, clock)
+    status, detail = await shop.storefront.fetchrow(
+        "SELECT status, detail FROM pricing.previews WHERE price_version = 2"
+    )
+    assert (status, "meanwhile: preview it again" in detail) == ("stale", True)
+
+
+async def test_who_could_not_be_priced_that_day_is_grandfathered_all_the_same(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    [one, *_] = await begun(shop, sessions, clock, 3)
+    run = shop.storefront.execute
+    await run("UPDATE public.subscriptions SET delivery_address_id = NULL WHERE id = $1", one)
+    timing: dict[str, object] = {"timing": {"when": "grandfathered"}}
+    version = await change(sessions, clock, DEARER | timing)
+    await roll_out(sessions, clock)
+    assert (await outcomes(shop, version))["excluded", "no_delivery_address"] == 1
+    before = (await shop.row(one))["total_minor"]
+    await run("UPDATE public.subscriptions SET delivery_address_id = id WHERE id = $1", one)
+    await hear_storefront(shop, sessions)
+    assert (await shop.row(one))["total_minor"] == before
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("kept", "grandfathered"): 3}
+    assert (await shop.row(one))["total_minor"] == before
