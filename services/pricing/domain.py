@@ -90,12 +90,13 @@ def cost(terms: Terms, box: Box, price_versions: tuple[int, ...] = ()) -> CostBr
     """
     if box.loyalty_discount_minor < 0:
         raise DiscountBelowZero(f"the loyalty discount is {box.loyalty_discount_minor}")
+    discount = _billable(box.loyalty_discount_minor)
     delivery = delivery_cost(terms, box.currency, box.delivery_type)
     rate = tax_rate(terms, box.place)
     inclusive = tax_included(terms, box.place)
     subtotal = _billable(sum(line.unit_price_minor * line.quantity for line in box.variants))
     fee = round_minor(subtotal * terms.admin_percentage / 100)
-    due = _billable(max(0, subtotal + fee + delivery - box.loyalty_discount_minor))
+    due = _billable(max(0, subtotal + fee + delivery - discount))
     tax = round_minor(due * rate / (1 + rate)) if inclusive else round_minor(due * rate)
     taxable = due - tax if inclusive else due
     total = _billable(round_payable(taxable + tax, box.currency))
@@ -107,7 +108,7 @@ def cost(terms: Terms, box: Box, price_versions: tuple[int, ...] = ()) -> CostBr
         fee_minor=fee,
         delivery_type=box.delivery_type,
         delivery_minor=delivery,
-        loyalty_discount_minor=box.loyalty_discount_minor,
+        loyalty_discount_minor=discount,
         taxable_minor=taxable,
         place=box.place,
         tax_rate=rate,

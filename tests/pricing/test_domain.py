@@ -187,6 +187,9 @@ def test_a_negative_discount_is_an_error() -> None:
 def test_an_amount_no_json_reader_could_hold_is_an_error() -> None:
     with pytest.raises(AmountTooLarge):
         cost(TERMS, box((10_000, MAX_AMOUNT_MINOR)))
+    # A reader of JSON would round it.
+    with pytest.raises(AmountTooLarge):
+        cost(TERMS, box((1, 100), discount=MAX_AMOUNT_MINOR + 1))
 
 
 amounts = st.integers(0, 10**9)

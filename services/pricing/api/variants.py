@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from services.pricing.api.access import PRICING_READ
 from services.pricing.api.shapes import Instant, View
@@ -37,20 +37,25 @@ class LowestPrice(View):
     price_minor: int | None
 
 
-@router.get("/{variant_id}/lowest-price", dependencies=[PRICING_READ])
-async def lowest(
-    variant_id: UUID,
-    currency: CurrencyCode,
-    session: Session,
+def window(
     now: Now,
     settings: Configured,
     at: Annotated[
         Instant | None,
         Query(description="When a reduction begins: its own price does not count; now by default"),
     ] = None,
+) -> Window:
+    return Window.before(at or now, settings.time_zone)
+
+
+@router.get("/{variant_id}/lowest-price", dependencies=[PRICING_READ])
+async def lowest(
+    variant_id: UUID,
+    currency: CurrencyCode,
+    window: Annotated[Window, Depends(window)],
+    session: Session,
 ) -> LowestPrice:
     """The lowest price of the last 30 days, as the European Union wants it shown beside a reduced one."""
-    window = Window.before(at or now, settings.time_zone)
     answer = await lowest_price(session, variant_id, currency, window)
     return LowestPrice(
         variant_id=variant_id,
