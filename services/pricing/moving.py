@@ -1,12 +1,10 @@
 """A chunk of a rollout whose turn has come: priced, held against the preview, written, said and remembered."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.alone import Result, price_alone
@@ -20,15 +18,6 @@ from shared import log
 from shared.events import SubscriptionCostChanged, derived_id
 
 logger = log.get("rollout")
-
-
-class Tally(BaseModel):
-    outcome: Outcome
-    code: str | None
-    count: int
-
-
-TALLIES: TypeAdapter[list[Tally]] = TypeAdapter(list[Tally])
 
 
 @dataclass(frozen=True)
@@ -79,50 +68,50 @@ async def move_chunk(chunk: Chunk) -> None:
     statement = move(shape_of(campaign))
     answer = await ask(session, statement, chunk.values(), campaign, chunk.known)
     await session.execute(RELEASE_TRIGGER)
-    counts: Counter[str | None] = Counter()
-    for row in answer.rows:
-        for tally in TALLIES.validate_python(row["counted"] or []):
-            counts[tally.code] += tally.count
+    drifted = sum(int(row["drifted"]) for row in answer.rows)
     if answer.alone:
-        results = await price_alone(session, campaign, answer.alone)
-        ended = await _move_alone(chunk, results)
-        counts.update(result.code for result in ended)
-    _note_drift(chunk, counts["changed"])
+        drifted += await _move_alone(chunk, await price_alone(session, campaign, answer.alone))
+    _note_drift(chunk, drifted)
 
 
-async def _move_alone(chunk: Chunk, results: Sequence[Result]) -> list[Result]:
-    priced = [
-        {
-            "id": r.subscription_id,
-            "created_at": r.subject.created_at,
-            "new": r.new.model_dump(mode="json"),
-        }
-        for r in results
-        if r.new is not None and r.subject is not None
-    ]
-    values = chunk.values() | {"rows": dumps(priced)}
+async def _move_alone(chunk: Chunk, results: Sequence[Result]) -> int:
+    """How many came out otherwise than they were previewed."""
+    rows = [_asked(result) for result in results]
+    values = chunk.values() | {"rows": dumps(rows)}
     rulings = {row.id: row for row in await chunk.session.execute(RULE_ALONE, values)}
-    ended: list[Result] = []
+    drifted = 0
     changes: list[CostChange] = []
     items: list[dict[str, object]] = []
     for result in results:
-        ruling = rulings.get(result.subscription_id)
-        judged = result if ruling is None else _judged(result, ruling.ruling, ruling.accepted)
-        at: datetime | None = None if ruling is None else ruling.effective_at
-        ended.append(judged)
-        items.append(ended_item(judged) | {"effective_at": at})
-        if judged.outcome == "moved" and at is not None:
-            why = chunk.again if ruling is not None and ruling.accepted else chunk.why
-            changes.append(_change(chunk.version, judged, at, why))
-        elif (
-            judged.outcome == "kept" and ruling is not None and ruling.ruling is None and judged.new
-        ):
-            await stamp(
-                chunk.session, [judged.subscription_id], chunk.version, judged.new.price_versions
-            )
+        ruling = rulings[result.subscription_id]
+        judged = result
+        if result.new is not None:
+            judged = _judged(result, ruling.ruling, ruling.accepted)
+        drifted += judged.code == "changed" or (ruling.previewed and _otherwise(judged))
+        items.append(ended_item(judged) | {"effective_at": ruling.effective_at})
+        if judged.outcome == "moved":
+            why = chunk.again if ruling.accepted else chunk.why
+            changes.append(_change(chunk.version, judged, ruling.effective_at, why))
+        elif judged.outcome == "kept" and ruling.ruling is None and judged.new is not None:
+            ids = [judged.subscription_id]
+            await stamp(chunk.session, ids, chunk.version, judged.new.price_versions)
     await record(chunk.session, changes)
     await settle(chunk, items)
-    return ended
+    return drifted
+
+
+def _asked(result: Result) -> dict[str, object]:
+    """As RULE_ALONE reads it."""
+    return {
+        "id": result.subscription_id,
+        "created_at": None if result.subject is None else result.subject.created_at,
+        "new": None if result.new is None else result.new.model_dump(mode="json"),
+    }
+
+
+def _otherwise(result: Result) -> bool:
+    """Of one that was previewed as moved: whether that is not its customer's own doing."""
+    return result.outcome == "failed" or result.code == "never_moved"
 
 
 def _judged(result: Result, ruling: str | None, accepted: bool) -> Result:

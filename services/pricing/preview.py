@@ -317,11 +317,6 @@ SELECT (SELECT jsonb_agg(to_jsonb(counted)) FROM counted) AS counted,
 """)
 
 
-_OVERTAKEN = text("""
-SELECT EXISTS (SELECT FROM pricing_configs WHERE status IN ('scheduled', 'active', 'retired')
-    AND (published_at > :since OR effective_from > :since AND effective_from <= :now))
-""")
-
 _ALONE = text(f"""
 INSERT INTO preview_items (preview_id, subscription_id, outcome, code, reason, currency,
     old_total_minor, new_total_minor, digest, due_at)

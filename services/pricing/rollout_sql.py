@@ -87,11 +87,12 @@ updated AS (
 
 @lru_cache(maxsize=4)
 def move(shape: Shape) -> TextClause:
-    """Answers with counts by outcome and code, beside what `left` answers."""
+    """Answers with how many came out otherwise than they were previewed, beside what `left` answers."""
     effects = EFFECTS.format(variants=", variants = m.new -> 'variants'" if shape.prices else "")
     return text(f"""
 WITH {priced(shape)}, rulings AS (
-    SELECT p.*, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling
+    SELECT p.*, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling,
+        i.outcome = 'moved' AS previewed
     FROM priced p{BESIDE}
     LEFT JOIN LATERAL (
         SELECT * FROM subscription_revisions r WHERE r.subscription_id = p.id LIMIT 1) r ON true
@@ -104,7 +105,9 @@ WITH {priced(shape)}, rulings AS (
         CASE WHEN verdict IS NOT NULL THEN code WHEN ruling IS NOT NULL THEN ruling
             WHEN code = 'restored' THEN 'grandfathered' WHEN same THEN 'same_cents'
             WHEN accepted THEN 'accepted' END AS code,
-        verdict IS NULL AND ruling IS NULL AND same AS stamped
+        verdict IS NULL AND ruling IS NULL AND same AS stamped,
+        ruling = 'changed' AND verdict IS NULL
+            OR previewed AND (verdict = 'failed' OR verdict = 'kept' AND code = 'never_moved') AS drifted
     FROM rulings
 ), numbered AS (
     SELECT *, nextval('subscription_cost_history_id_seq') AS line, coalesce(last, 0) + 1 AS revision,
@@ -119,14 +122,14 @@ WITH {priced(shape)}, rulings AS (
         md5(concat('pricing.subscription_cost_changed:', id, ':', revision)) AS event
     FROM numbered
 ),{effects}
-SELECT (SELECT jsonb_agg(to_jsonb(c)) FROM (
-        SELECT outcome, code, count(*) AS count FROM ruled GROUP BY 1, 2) c) AS counted,{left(shape)}
+SELECT (SELECT count(*) FROM ruled WHERE drifted) AS drifted,{left(shape)}
 """)
 
 
 # The same ruling for those priced one by one.
 RULE_ALONE = text(f"""
-SELECT p.id, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at,{RULING} AS ruling
+SELECT p.id, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at,{RULING} AS ruling,
+    coalesce(i.outcome = 'moved', false) AS previewed
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS p (id uuid, created_at timestamptz, new jsonb){BESIDE}
 """)
 

@@ -369,3 +369,13 @@ async def test_who_could_not_be_priced_that_day_is_grandfathered_all_the_same(
     await roll_out(sessions, clock)
     assert await outcomes(shop, version) == {("kept", "grandfathered"): 3}
     assert (await shop.row(one))["total_minor"] == before
+
+
+async def test_who_was_previewed_as_moved_and_cannot_be_priced_counts_as_drift(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    version = await held(shop, sessions, clock)
+    await shop.storefront.execute("UPDATE public.addresses SET country = 'FR', region = NULL")
+    await roll_out(sessions, clock)
+    found = await now_of(sessions, version, clock.now)
+    assert (found.status, found.drifted, found.outcomes["failed"]) == ("stopped", 14, 14)
