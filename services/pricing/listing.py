@@ -1,6 +1,7 @@
 """A chunk of a rollout that comes later, or never: noted with the time, and whoever is to be told is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -48,6 +49,7 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
     results = await price_alone(session, campaign, planned.alone) if planned.alone else []
     later: list[dict[str, object]] = []
     ended: list[dict[str, object]] = []
+    untold: list[UUID] = []
     not_now: set[UUID] = set()
     for plan in (*planned.plans, *plans_alone(campaign, results)[0]):
         said = turns[plan.subscription_id]
@@ -55,7 +57,7 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
             case Stays(code=code):
                 ended.append(item(plan.subscription_id, "kept", code))
             case Due() as due if due.notify_by is not None and said.notice_id is None:
-                ended.append(item(plan.subscription_id, "kept", "not_told"))
+                untold.append(plan.subscription_id)
             case Due() as due:
                 at = due.at
                 if said.notice_id is not None and said.effective_at is not None:
@@ -67,7 +69,11 @@ async def plan_again(chunk: Chunk) -> Sequence[UUID]:
     await settle(chunk, ended)
     if later:
         await session.execute(REDATE, {"version": chunk.version, "rows": dumps(later)})
-    not_now |= {UUID(str(row["id"])) for row in ended}
+    if untold:
+        # It was no rise when it was planned, and is one now: told from today.
+        today = replace(campaign, started=chunk.why.at)
+        await list_chunk(replace(chunk, ids=untold, campaign=today))
+    not_now |= {UUID(str(row["id"])) for row in ended} | set(untold)
     return [i for i in chunk.ids if i not in not_now]
 
 

@@ -101,6 +101,8 @@ async def _step(
     known = await current_versions(session)
     version = known.versions[rollout.price_version]
     campaign = _campaign(known, version, rollout, memory.zone)
+    if rollout.status == "done":
+        rollout.status, rollout.finished_at = "running", None
     if rollout.status == "canceled":
         return await _give_up(session, rollout, campaign, now)
     key = ("rollout", version.number, campaign.replaced_by)

@@ -142,7 +142,9 @@ FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, outcome text, code 
 ORDER BY id
 ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.outcome,
     code = excluded.code, detail = excluded.detail,
-    effective_at = coalesce(excluded.effective_at, old.effective_at)
+    due_at = coalesce(excluded.due_at, old.due_at),
+    effective_at = coalesce(excluded.effective_at, old.effective_at),
+    notice_id = coalesce(excluded.notice_id, old.notice_id)
 """)
 
 # Of the preview's, those that the walk did not find between these ids: nobody is left without an outcome.
@@ -174,21 +176,21 @@ WHERE r.status IN ('listing', 'running', 'paused', 'stopped') AND i.price_versio
 """)
 # Who could not be priced when his turn was planned is planned now: he was there before the version all the same.
 REOPEN = text("""
-WITH reopened AS (
-    UPDATE rollout_items i SET outcome = NULL, code = NULL, detail = NULL, due_at = NULL, effective_at = NULL
-    FROM rollouts r, unnest(CAST(:ids AS uuid[])) AS changed (id)
-    WHERE r.price_version = ANY (CAST(:planned AS integer[])) AND r.status IN ('listing', 'running', 'done')
-        AND i.price_version = r.price_version AND i.subscription_id = changed.id
-        AND i.outcome IN ('excluded', 'failed')
-    RETURNING i.price_version
-)
-UPDATE rollouts SET status = 'running', finished_at = NULL
-WHERE status = 'done' AND price_version IN (SELECT price_version FROM reopened)
+UPDATE rollout_items i SET outcome = NULL, code = NULL, detail = NULL, due_at = NULL, effective_at = NULL
+FROM rollouts r, unnest(CAST(:ids AS uuid[])) AS changed (id)
+WHERE r.price_version = ANY (CAST(:planned AS integer[])) AND r.status <> 'canceled'
+    AND i.price_version = r.price_version AND i.subscription_id = changed.id
+    AND i.outcome IN ('excluded', 'failed') AND i.code NOT IN ('canceled', 'deleted')
 """)
 # Somebody else is changing them: looked at again a moment later.
 PUT_OFF = text("""
-UPDATE rollout_items SET due_at = :due_at
-WHERE price_version = :version AND subscription_id = ANY (CAST(:ids AS uuid[])) AND outcome IS NULL
+UPDATE rollout_items i SET due_at = :due_at
+FROM (
+    SELECT subscription_id FROM rollout_items
+    WHERE price_version = :version AND subscription_id = ANY (CAST(:ids AS uuid[])) AND outcome IS NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+) busy
+WHERE i.price_version = :version AND i.subscription_id = busy.subscription_id
 """)
 # One walk at a time, and nobody who looks how far it is while it is on its way: see reprice.
 WALK = text("SELECT pg_advisory_xact_lock(:walks, :version)")
@@ -215,6 +217,9 @@ ORDER BY id
 NEXT = text("""
 SELECT r.price_version FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
 WHERE r.status = 'listing' OR r.status = 'canceled' AND r.finished_at IS NULL
+    -- Somebody was put back on the list while it ended.
+    OR r.status = 'done' AND EXISTS (SELECT FROM rollout_items i
+        WHERE i.price_version = r.price_version AND i.outcome IS NULL)
     OR r.status = 'running' AND (
         NOT EXISTS (SELECT FROM rollout_items i
             WHERE i.price_version = r.price_version AND i.outcome IS NULL)

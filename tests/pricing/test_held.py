@@ -379,3 +379,28 @@ async def test_who_was_previewed_as_moved_and_cannot_be_priced_counts_as_drift(
     await roll_out(sessions, clock)
     found = await now_of(sessions, version, clock.now)
     assert (found.status, found.drifted, found.outcomes["failed"]) == ("stopped", 14, 14)
+
+
+async def test_a_fall_that_became_a_rise_is_told_from_then_on(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    await begun(shop, sessions, clock, 4)
+    renews = clock.now + timedelta(days=40)
+    await shop.storefront.execute("UPDATE public.subscriptions SET period_end = $1", renews)
+    cheaper: dict[str, object] = {
+        "admin_percentage": "9",
+        "timing": {"when": "next_renewal", "notice_days": 14},
+        "scope": {"currencies": ["USD", "EUR", "JPY"]},
+    }
+    cohort = await change(sessions, clock, cheaper)
+    await roll_out(sessions, clock)
+    assert await shop.facts(NoticeDue.type) == []
+    clock.pass_(days=1)
+    await change(sessions, clock, {"admin_percentage": "1"})
+    await roll_out(sessions, clock)
+    clock.now = renews
+    await roll_out(sessions, clock)
+    told = [NoticeDue.model_validate_json(f["body"]) for f in await shop.facts(NoticeDue.type)]
+    assert len(told) == 4
+    assert all(notice.notify_by >= renews + timedelta(days=3) for notice in told)
+    assert await outcomes(shop, cohort) == {(None, None): 4}
