@@ -155,6 +155,7 @@ def upgrade() -> None:
     _create_scopes()
     _create_decisions()
     _create_previews()
+    _create_preview_items()
     _create_notices()
     _alter_configs()
     for name, function, when in TRIGGERS:
@@ -257,6 +258,9 @@ def _create_previews() -> None:
         schema="pricing",
         postgresql_where=sa.text("status IN ('running', 'hashing', 'done')"),
     )
+
+
+def _create_preview_items() -> None:
     op.create_table(
         "preview_items",
         sa.Column("preview_id", sa.BigInteger(), nullable=False),

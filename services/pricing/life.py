@@ -23,6 +23,7 @@ from services.pricing.versions import (
     UNSEEN,
     WITHOUT_PREVIEW,
     AlreadyPublished,
+    NothingToRevert,
     OtherHash,
     activate_due,
     check_effective_from,
@@ -55,10 +56,6 @@ class PreviewNotFound(NotFound):
 class ApprovedByItsAuthor(FareboxError):
     status = 403
     title = "Somebody else approves than those who wrote it"
-
-
-class NothingToRevert(Conflict):
-    title = "Only the version in force is reverted, to the one before it"
 
 
 class RevertsNothingElse(Conflict):
@@ -178,9 +175,11 @@ async def latest_preview(session: AsyncSession, version: int) -> Preview:
 
 
 async def preview_items(
-    session: AsyncSession, preview: Preview, after: UUID | None, limit: int
+    session: AsyncSession, preview: Preview, outcome: str | None, after: UUID | None, limit: int
 ) -> Sequence[PreviewItem]:
     statement = select(PreviewItem).where(PreviewItem.preview_id == preview.id)
+    if outcome is not None:
+        statement = statement.where(PreviewItem.outcome == outcome)
     if after is not None:
         statement = statement.where(PreviewItem.subscription_id > after)
     found = await session.scalars(statement.order_by(PreviewItem.subscription_id).limit(limit))

@@ -50,6 +50,14 @@ class PreviewGone(Conflict):
     title = "The preview that was approved is not there any more"
 
 
+class NothingToRevert(Conflict):
+    title = "Only the version in force is reverted, to the one before it"
+
+
+class RevertWaits(Conflict):
+    title = "A revert waits in this scope"
+
+
 class PreviewOvertaken(Conflict):
     title = "Prices changed since the preview"
 
@@ -100,7 +108,7 @@ async def publish_version(
     """Put what was approved in force, now or later, and say so.  One that is in force now starts its rollout.
 
     Raises VersionNotFound, AlreadyPublished, NotApproved, OtherHash, PreviewGone, PreviewOvertaken,
-    EffectiveTimeTaken, EffectiveTimeOutOfRange, NoPriceInForce.
+    NothingToRevert, RevertWaits, EffectiveTimeTaken, EffectiveTimeOutOfRange, NoPriceInForce.
     """
     await session.execute(select(func.pg_advisory_xact_lock(HOLD)))
     await _activate_due(session, decision.at)
@@ -108,6 +116,7 @@ async def publish_version(
     _check_approval(config, approved_hash)
     await check_preview(session, config)
     start = _start_of(config, decision.at)
+    await check_revert(session, config, start)
     fact = await _published(session, config, start, decision)
     end = await _make_room(session, config.scope_id, start, decision.at)
     config.reason, config.published_by = decision.why, decision.by
@@ -255,19 +264,15 @@ async def _make_room(
     session: AsyncSession, scope_id: int, start: datetime, now: datetime
 ) -> datetime | None:
     """End the scope's version in force at `start` there; returns when its next one begins, if one does."""
-    of_scope = PricingConfig.status.in_(IN_FORCE), PricingConfig.scope_id == scope_id
-    covering = await session.scalar(
-        select(PricingConfig).where(
-            *of_scope,
-            PricingConfig.effective_from <= start,
-            or_(PricingConfig.effective_to.is_(None), PricingConfig.effective_to > start),
-        )
-    )
+    covering = await _covering(session, scope_id, start)
     if covering is None:
-        later = select(func.min(PricingConfig.effective_from)).where(
-            *of_scope, PricingConfig.effective_from > start
+        return await session.scalar(
+            select(func.min(PricingConfig.effective_from)).where(
+                PricingConfig.status.in_(IN_FORCE),
+                PricingConfig.scope_id == scope_id,
+                PricingConfig.effective_from > start,
+            )
         )
-        return await session.scalar(later)
     if covering.effective_from == start:
         raise EffectiveTimeTaken(
             f"price version {covering.version} takes effect at {start.isoformat()} too",
@@ -280,6 +285,47 @@ async def _make_room(
     # Before the new version is written: the constraint looks at each row as it comes.
     await session.flush()
     return end
+
+
+async def _covering(session: AsyncSession, scope_id: int, start: datetime) -> PricingConfig | None:
+    """The scope's version in force at `start`."""
+    return await session.scalar(
+        select(PricingConfig).where(
+            PricingConfig.status.in_(IN_FORCE),
+            PricingConfig.scope_id == scope_id,
+            PricingConfig.effective_from <= start,
+            or_(PricingConfig.effective_to.is_(None), PricingConfig.effective_to > start),
+        )
+    )
+
+
+async def check_revert(session: AsyncSession, config: PricingConfig, start: datetime) -> None:
+    """A revert takes back what is in force when it begins, and nothing comes between the two.
+
+    Raises NothingToRevert, RevertWaits.
+    """
+    if config.reverts is not None:
+        covering = await _covering(session, config.scope_id, start)
+        if covering is None or covering.version != config.reverts:
+            raise NothingToRevert(
+                f"price version {config.reverts} is not in force any more at {start.isoformat()}",
+                version=config.version,
+            )
+    following = await session.scalar(
+        select(PricingConfig)
+        .where(
+            PricingConfig.status == "scheduled",
+            PricingConfig.scope_id == config.scope_id,
+            PricingConfig.effective_from > start,
+        )
+        .order_by(PricingConfig.effective_from)
+        .limit(1)
+    )
+    if following is not None and following.reverts is not None:
+        raise RevertWaits(
+            f"price version {following.version} reverts {following.reverts} later: withdraw it first",
+            version=following.version,
+        )
 
 
 def _check_approval(config: PricingConfig, approved_hash: str) -> None:

@@ -2,17 +2,16 @@
 
 from datetime import timedelta
 
-import asyncpg
 import pytest
 from pydantic import ValidationError
 
 from services.pricing import preview, rollout
-from services.pricing.drafts import ConfigDraft
+from services.pricing.drafts import ConfigDraft, RevertDraft
 from services.pricing.layers import layers, stored_layers
 from services.pricing.life import (
-    approve,
+    approve_unseen,
     create_draft,
-    latest_preview,
+    draft_revert,
     revise_draft,
     start_preview,
     withdraw,
@@ -20,13 +19,15 @@ from services.pricing.life import (
 from services.pricing.models import PricingConfig
 from services.pricing.versions import (
     AlreadyPublished,
+    NothingToRevert,
+    RevertWaits,
     TooLateToWithdraw,
     activate_due,
     drift_limit,
+    publish_version,
 )
 from shared.db import Sessions
 from shared.events import ConfigPublished
-from tests.conftest import Database
 from tests.pricing.conftest import (
     CONFIG,
     Api,
@@ -67,7 +68,9 @@ async def test_what_the_preview_showed_is_approved_by_another_published_and_come
     version = (await api.done("POST", "/drafts", DEARER))["version"]
     path = f"/drafts/{version}"
     digest = await previewed(api, sessions, clock, version)
-    seen = await api.done("GET", f"{path}/preview/subscriptions")
+    seen = await api.done("GET", f"{path}/preview/subscriptions?outcome=moved")
+    failed = await api.done("GET", f"{path}/preview/subscriptions?outcome=failed")
+    assert failed["items"] == []
     promised = {line["subscription_id"]: line["new_total_minor"] for line in seen["items"]}  # type: ignore[attr-defined]
     assert set(promised) == {str(box) for box in boxes}
 
@@ -147,94 +150,6 @@ async def test_nobody_approves_what_he_wrote_a_part_of(
         "urn:farebox:problem:approved-by-its-author",
     )
     assert await shop.storefront.fetchval("SELECT approved_by FROM pricing.pricing_configs") is None
-
-
-APPROVE = "UPDATE pricing_configs SET status = 'approved', approved_at = now(), "
-REFUSED_BY_THE_DATABASE = {
-    "draft": [
-        ("UPDATE pricing_configs SET status = 'active'", "it cannot become active"),
-        ("UPDATE pricing_configs SET authors = '{zoe}'", "who wrote it is not changed"),
-        (
-            "UPDATE pricing_configs SET status = 'previewed', preview_hash = 'invented'",
-            "there is no such preview",
-        ),
-        ("UPDATE pricing_configs SET approved_by = 'zoe'", "neither preview nor approval"),
-        (
-            (
-                "INSERT INTO pricing_configs (status, admin_percentage, delivery_cost_minor, tax_rates,"
-                " created_by, authors, approved_by, approved_at, approved_hash, preview_hash)"
-                " VALUES ('approved', 1, '{}', '{}', 'a', '{a}', 'b', now(), 'x', 'x')"
-            ),
-            "it begins as a draft",
-        ),
-    ],
-    "previewed": [
-        (f"{APPROVE} approved_by = 'ada', approved_hash = preview_hash", "configs_approved"),
-        (f"{APPROVE} approved_by = ' Ada', approved_hash = preview_hash", "wrote a part of it"),
-        (f"{APPROVE} approved_by = 'zoe', approved_hash = 'other'", "configs_approved"),
-        ("UPDATE previews SET counted = 7", "what it showed stands"),
-        ("UPDATE preview_items SET new_total_minor = 7", "permission denied"),
-        ("DELETE FROM preview_items", "keeps what it says"),
-        ("DELETE FROM previews", "permission denied"),
-    ],
-    "approved": [
-        ("UPDATE pricing_configs SET tax_rates = '{}'", "its content stands"),
-        ("UPDATE pricing_configs SET approved_by = 'zoe'", "its approval stands"),
-        (
-            "UPDATE pricing_configs SET approved_hash = 'x', preview_hash = 'x'",
-            "its approval stands",
-        ),
-        ("UPDATE pricing_configs SET status = 'draft'", "neither preview nor approval"),
-    ],
-    "active": [
-        ("UPDATE pricing_configs SET admin_percentage = 11", "its content stands"),
-        ("UPDATE pricing_configs SET effective_from = now()", "its content stands"),
-        ("UPDATE pricing_configs SET approved_by = 'zoe'", "its approval stands"),
-        ("UPDATE pricing_configs SET status = 'draft'", "it cannot become draft"),
-        ("UPDATE pricing_configs SET published_by = 'zoe'", "who published it"),
-        ("DELETE FROM pricing_configs", "permission denied"),
-        ("DELETE FROM rollout_items", "permission denied"),
-        ("UPDATE decisions SET reason = 'another'", "permission denied"),
-    ],
-}
-
-
-@pytest.mark.parametrize("status", REFUSED_BY_THE_DATABASE)
-async def test_the_database_itself_refuses(
-    database: Database, shop: Shop, sessions: Sessions, clock: Ticking, status: str
-) -> None:
-    await publish_config(sessions, clock.now)
-    await shop.subscription([(await shop.variant(1_000), 1)])
-    await hear_storefront(shop, sessions)
-    if status == "active":
-        await publish_previewed(sessions, clock.pass_(hours=1), DEARER)
-    else:
-        author = decision("ada", clock.pass_(hours=1))
-        async with sessions.begin() as session:
-            config = await create_draft(session, ConfigDraft.model_validate(DEARER), author)
-            if status != "draft":
-                await start_preview(session, config.version, author)
-        await worked_off(sessions, clock)
-        if status == "approved":
-            async with sessions.begin() as session:
-                digest = (await latest_preview(session, config.version)).hash or ""
-                await approve(session, config.version, digest, decision("grace", clock.now))
-    pricing = await asyncpg.connect(database.url_for("pricing"))
-    try:
-        await pricing.execute("SET search_path = pricing")
-        assert (
-            await pricing.fetchval("SELECT status FROM pricing_configs WHERE version = 2") == status
-        )
-        for statement, why in REFUSED_BY_THE_DATABASE[status]:
-            only = (
-                ""
-                if statement.startswith("INSERT") or "_configs" not in statement
-                else " WHERE version = 2"
-            )
-            with pytest.raises(asyncpg.PostgresError, match=why):
-                await pricing.execute(statement + only)
-    finally:
-        await pricing.close()
 
 
 async def test_cohorts_are_in_force_beside_everything_one_version_each(
@@ -383,6 +298,35 @@ async def test_only_what_is_in_force_is_reverted_to_what_was_there_before(
     cohort = await publish_config(sessions, clock.pass_(days=1), GERMANS)
     empty = await api.done("POST", f"/configs/{cohort}/revert", {})
     assert (empty["scope"], empty["admin_percentage"]) == ({"places": ["DE"]}, None)
+
+
+async def test_a_revert_takes_back_what_is_in_force_when_it_begins_and_nothing_else(
+    sessions: Sessions, clock: Ticking
+) -> None:
+    await publish_config(sessions, clock.now)
+    dearer = await publish_config(sessions, clock.pass_(days=1), DEARER)
+
+    async def publish(reverts: int, wishes: dict[str, object]) -> int:
+        async with sessions.begin() as session:
+            author = decision("ada", clock.now)
+            draft = RevertDraft.model_validate(wishes)
+            config = await draft_revert(session, reverts, draft, author)
+            digest = await approve_unseen(session, config, author)
+            await publish_version(session, config.version, digest, author)
+            return config.version
+
+    later = clock.now + timedelta(days=5)
+    waits = await publish(dearer, {"effective_from": later})
+    with pytest.raises(RevertWaits):
+        await publish_config(sessions, clock.now, DEARER, clock.now + timedelta(days=2))
+    async with sessions.begin() as session:
+        await withdraw(session, waits, decision("ada", clock.now))
+    await publish_config(sessions, clock.now, DEARER, clock.now + timedelta(days=2))
+    # Still in force when it is drafted, but not when it would begin.
+    with pytest.raises(NothingToRevert):
+        await publish(dearer, {"effective_from": later})
+    clock.pass_(hours=1)
+    await publish(dearer, {})
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Query, status
 from pydantic import JsonValue, StringConstraints
 
 from services.pricing.api.access import PRICING_READ, PricingApprover, PricingWriter
 from services.pricing.api.shapes import DEFAULT_LIMIT, AfterId, Input, Limit, Page, Text, View
 from services.pricing.api.versions import Because, ConfigView, Number, view
+from services.pricing.campaign import Outcome
 from services.pricing.drafts import ConfigDraft
 from services.pricing.life import (
     approve,
@@ -69,7 +70,7 @@ class PreviewLine(View):
     """What would become of one subscription, and when; totals are of one billing interval."""
 
     subscription_id: UUID
-    outcome: Literal["moved", "kept", "excluded", "deferred", "failed"]
+    outcome: Outcome
     code: str | None
     reason: str | None
     currency: str | None
@@ -106,11 +107,15 @@ async def read_preview(version: Number, session: Session) -> PreviewView:
 
 @router.get("/{version}/preview/subscriptions", dependencies=[PRICING_READ])
 async def read_preview_lines(
-    version: Number, session: Session, limit: Limit = DEFAULT_LIMIT, after: AfterId = None
+    version: Number,
+    session: Session,
+    limit: Limit = DEFAULT_LIMIT,
+    after: AfterId = None,
+    outcome: Annotated[Outcome | None, Query(description="only those")] = None,
 ) -> Page[PreviewLine]:
     """Subscription by subscription, in order of id."""
     newest = await latest_preview(session, version)
-    found = await preview_items(session, newest, after, limit)
+    found = await preview_items(session, newest, outcome, after, limit)
     following = str(found[-1].subscription_id) if len(found) == limit else None
     return Page(items=[PreviewLine.model_validate(item) for item in found], next=following)
 
