@@ -33,9 +33,9 @@ from shared.events import ConfigPublished, derived_id
 from shared.trace import Cause
 
 # Subscriptions locked together: the storefront waits for one chunk at most, which is to take this long.
-CHUNK_SECONDS = 0.05
-CHUNK_ROWS = 500
-CHUNK_ROWS_RANGE = (200, 2_000)
+CHUNK_SECONDS = 0.06
+CHUNK_ROWS = 1_000
+CHUNK_ROWS_RANGE = (500, 4_000)
 # Only put on a list: nobody waits for them.
 GIVE_UP_ROWS = 5_000
 # How long a subscription that somebody else is changing is left alone.

@@ -260,17 +260,17 @@ async def test_a_rollout_stops_where_sql_and_the_rule_disagree_and_moves_nobody(
 
 
 def test_chunks_grow_and_shrink_with_the_time_they_take() -> None:
-    memory = Memory(rows=1_000)
-    memory.took(0.025)
-    assert memory.rows == 1_500
+    memory = Memory(rows=1_200)
+    memory.took(0.03)
+    assert memory.rows == 1_800
     memory.took(10)
-    assert memory.rows == 750
+    assert memory.rows == 900
     for _ in range(9):
         memory.took(10)
-    assert memory.rows == 200
+    assert memory.rows == 500
     for _ in range(9):
         memory.took(0)
-    assert memory.rows == 2_000
+    assert memory.rows == 4_000
 
 
 async def test_who_is_in_somebody_else_s_hands_is_left_for_later_and_nobody_waits(
