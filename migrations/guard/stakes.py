@@ -10,13 +10,13 @@ from migrations.guard import authorship, ledger
 from migrations.guard.loss import Column, Loss, Table, Unjudged, losses
 from migrations.guard.statements import PlannedStep
 
+PUBLISHED = "EXISTS (SELECT FROM pricing.outbox WHERE published_at IS NOT NULL)"
 # Rows that our trigger wrote by the storefront's own statements: a copy of what the storefront keeps.  Once one
 # of them was published, somebody has heard of it.
 DERIVED = {
     Table("pricing", "outbox"): "published_at IS NOT NULL",
-    Table("pricing", "subscription_revisions"): (
-        "EXISTS (SELECT FROM pricing.outbox WHERE published_at IS NOT NULL)"
-    ),
+    Table("pricing", "subscription_revisions"): PUBLISHED,
+    Table("pricing", "catalogue_prices"): PUBLISHED,
 }
 DEFAULT = """
 SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attribute a

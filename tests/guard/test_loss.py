@@ -2,6 +2,7 @@
 
 import pytest
 
+from migrations.guard import authorship
 from migrations.guard.loss import Unjudged, losses, roles_dropped
 from migrations.guard.statements import Chain
 from tests.migrations.test_003 import BEFORE
@@ -59,3 +60,25 @@ def test_what_is_not_known_to_be_harmless_cannot_be_judged(sql: str) -> None:
 def test_roles_are_found_also_in_blocks() -> None:
     block = "DO $$ BEGIN /* x */ DROP ROLE IF EXISTS a; EXCEPTION WHEN others THEN NULL; END $$"
     assert roles_dropped(f'{block}; DROP ROLE b, "C"') == {"a", "b", "C"}
+
+
+@pytest.mark.parametrize(
+    ("body", "harmless"),
+    [
+        ("BEGIN RAISE EXCEPTION 'no UPDATE, no DELETE here' USING ERRCODE = '23001'; END", True),
+        (
+            "BEGIN /* delete */ IF NEW.a > OLD.a THEN RETURN NULL; END IF; -- update\nRETURN NEW; END",
+            True,
+        ),
+        ("BEGIN INSERT INTO public.log VALUES (NEW.id); RETURN NEW; END", False),
+        ("BEGIN x := '--'; update public.log SET id = 1; RETURN NEW; END", False),
+        ("BEGIN EXECUTE 'x'; RETURN NEW; END", False),
+        ("BEGIN x := public.log_it(NEW.id); RETURN NEW; END", False),
+        ("BEGIN x := E'\\''; DELETE FROM public.log; x := ''; RETURN NEW; END", False),
+    ],
+)
+def test_a_trigger_that_only_refuses_is_told_from_one_that_may_write(
+    body: str, harmless: bool
+) -> None:
+    assert authorship._writes_nothing("plpgsql", body) is harmless
+    assert not authorship._writes_nothing("c", body)
