@@ -11,8 +11,8 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONSTARTUP PYTHONOPTIMIZE PYTHONDO
 export PYTHON
 
 RUN := .venv/bin/python
-# One pytest process more than a small machine has cores: a fifth of the time tests wait for what they have started.
-WORKERS ?= 3
+# One pytest process per core of a small machine: some tests hold others' waits to their promise, and a crowd breaks it.
+WORKERS ?= 2
 ONLY ?=
 ARGS ?=
 
