@@ -20,6 +20,7 @@ from tests.pricing.conftest import CONFIG, DELIVERY, START, Shop, Ticking, decis
 LONG_AGO = START - timedelta(days=3_000)
 PLACES = {"DE": "EUR", "US-CA": "USD", "US-NY": "USD", "JP": "JPY"}
 RATES = {place: Decimal(rate) for place, rate in CONFIG["tax_rates"].items()}  # type: ignore[attr-defined]
+FILL_ROWS = 10_000  # of JSON in one parameter
 TERMS = Terms(Decimal(10), DELIVERY, RATES)
 
 
@@ -28,7 +29,9 @@ async def crowd(shop: Shop, count: int, seed: int = 1) -> list[UUID]:
     dice = Random(seed)
     rows = [_row(dice, number) for number in range(1, count + 1)]
     await shop.storefront.execute("SET session_replication_role = replica")
-    await shop.storefront.execute(_FILL, json.dumps(rows, default=str), LONG_AGO)
+    for first in range(0, count, FILL_ROWS):
+        part = json.dumps(rows[first : first + FILL_ROWS], default=str)
+        await shop.storefront.execute(_FILL, part, LONG_AGO)
     await shop.storefront.execute("SET session_replication_role = DEFAULT")
     return [UUID(int=number) for number in range(1, count + 1)]
 
@@ -77,10 +80,12 @@ async def published(sessions: Sessions, clock: Ticking, version: int) -> None:
         await publish_version(session, version, digest, decision("ada", clock.now))
 
 
-async def change(sessions: Sessions, clock: Ticking, changed: Mapping[str, object]) -> int:
+async def change(
+    sessions: Sessions, clock: Ticking, changed: Mapping[str, object], rows: int = 7
+) -> int:
     """Drafted, previewed, approved and published; not rolled out yet."""
     version = await drafted(sessions, clock, changed)
-    await previewed(sessions, clock)
+    await previewed(sessions, clock, rows)
     await published(sessions, clock, version)
     return version
 

@@ -1,4 +1,5 @@
 import json
+import os
 from uuid import UUID
 
 import pytest
@@ -21,6 +22,9 @@ from tests.pricing.crowd import (
 )
 
 DEARER: dict[str, object] = {"admin_percentage": "12.5"}
+# FAREBOX_PREVIEW_SUBSCRIPTIONS=100000 takes minutes, and finds what a few hundred may not have.
+COUNT = int(os.environ.get("FAREBOX_PREVIEW_SUBSCRIPTIONS", "250"))
+ROWS = max(7, COUNT // 100)
 
 
 async def preview_of(sessions: Sessions, version: int) -> Preview:
@@ -32,7 +36,7 @@ async def test_the_result_is_what_the_preview_said_of_everybody_to_the_cent(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
     await publish_config(sessions, LONG_AGO)
-    ids = await crowd(shop, 250)
+    ids = await crowd(shop, COUNT)
     run = shop.storefront.execute
     await run("UPDATE public.subscriptions SET variants = '[]' WHERE id = $1", ids[3])
     await run("UPDATE public.subscriptions SET delivery_address_id = NULL WHERE id = $1", ids[8])
@@ -52,8 +56,8 @@ async def test_the_result_is_what_the_preview_said_of_everybody_to_the_cent(
         " VALUES ($1, $1, 'v', 1, 'USD')",
         UUID(int=1),
     )
-    version = await change(sessions, clock, DEARER | no_yen | named)
-    await roll_out(sessions, clock)
+    version = await change(sessions, clock, DEARER | no_yen | named, ROWS)
+    await roll_out(sessions, clock, ROWS)
 
     wrong = await shop.storefront.fetch(
         """SELECT p.* FROM pricing.preview_items p
@@ -67,9 +71,9 @@ async def test_the_result_is_what_the_preview_said_of_everybody_to_the_cent(
     assert wrong == []
     counted = await outcomes(shop, version)
     assert counted["excluded", "no_variants"] == counted["excluded", "no_delivery_address"] == 1
-    assert counted["moved", None] > 100
-    assert counted["failed", "no_delivery_cost"] > 20
-    assert sum(counted.values()) == 249
+    assert counted["moved", None] > COUNT * 2 / 5
+    assert counted["failed", "no_delivery_cost"] > COUNT / 12
+    assert sum(counted.values()) == COUNT - 1
     totals = Totals.of((await preview_of(sessions, version)).totals)
     assert totals.outcomes["moved"] == counted["moved", None]
 
