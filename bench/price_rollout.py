@@ -263,7 +263,7 @@ def rollout_result(timings: Timings, bare: float) -> Result:
         n=ROWS,
         note=f"{ROWS:,} subscriptions moved in {timings.moved_seconds:.0f} s, their facts in Kafka after"
         f" {timings.facts_seconds:.0f} s, each as its preview said; worker's memory at most"
-        f" {seen.memory_bytes / 2**20:.0f} MB, longest transaction {seen.longest_transaction_seconds:.2f} s; "
+        f" {seen.memory_bytes / 2**20:.0f} MB, longest transaction {seen.longest_transaction_seconds:.2f} s;"
         f" storefront's {len(writes):,} writes p50 {writes[len(writes) // 2] * 1e3:.1f} ms,"
         f" p99 {writes[int(len(writes) * 0.99)] * 1e3:.0f} ms, longest {writes[-1] * 1e3:.0f} ms; bare is one"
         " UPDATE and two INSERT … SELECT of the same rows without a look at what they cost; fsync on",
