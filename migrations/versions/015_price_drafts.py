@@ -323,9 +323,9 @@ def _alter_configs() -> None:
         ("drift_limit_percent", "drift_limit_percent BETWEEN 0 AND 100"),
     ):
         _add(f"ck_pricing_configs_{name}", f"CHECK ({rule})")
-    for column, target in (("scope_id", "scopes (id)"), ("reverts", "pricing_configs (version)")):
-        rule = f"FOREIGN KEY ({column}) REFERENCES pricing.{target}"
-        _add(f"fk_pricing_configs_{column}", rule)
+    for key, target in (("scope_id", "scopes (id)"), ("reverts", "pricing_configs (version)")):
+        rule = f"FOREIGN KEY ({key}) REFERENCES pricing.{target}"
+        _add(f"fk_pricing_configs_{key}", rule)
     op.execute("ALTER TABLE pricing.pricing_configs DROP CONSTRAINT ex_pricing_configs_in_force")
     op.execute(
         "ALTER TABLE pricing.pricing_configs ADD CONSTRAINT ex_pricing_configs_in_force EXCLUDE USING gist"

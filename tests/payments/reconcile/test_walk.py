@@ -287,6 +287,7 @@ async def test_an_account_that_took_its_access_back_is_told_and_left(stripe: Str
     # Access is back: what happened meanwhile was never looked for.
     await work.reconcile(stripe.walker, None, "acct_gone")
     [_, after] = await stripe.service.rows("SELECT since FROM reconcile_runs ORDER BY started_at")
+    assert isinstance(after["since"], datetime)
     assert after["since"] <= stripe.begin
 
 
