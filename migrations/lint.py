@@ -25,7 +25,7 @@ ALLOWED = {
         "require-concurrent-index-creation",
     ): "loyalty_accounts is empty until 009 lets loyalty in",
     **dict.fromkeys(
-        [(revision, "ban-drop-constraint") for revision in ("015", "015a", "016")],
+        [(revision, "ban-drop-constraint") for revision in ("014a", "015", "015a", "016")],
         "each is replaced in the same transaction, by a stricter or a wider one of the same name",
     ),
     **dict.fromkeys(

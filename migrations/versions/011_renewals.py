@@ -26,7 +26,6 @@ FROM payments.subscription_costs
 
 def upgrade() -> None:
     _create_known()
-    _create_methods()
     _create_renewals()
     _index_renewals()
     for table in TABLES:
@@ -46,7 +45,6 @@ def _create_known() -> None:
         sa.Column("period_end", sa.DateTime(timezone=True)),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("anchor_at", sa.DateTime(timezone=True)),
-        sa.Column("left_at", sa.DateTime(timezone=True)),
         sa.Column("resumed_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
             "status IN ('active', 'paused', 'canceled')",
@@ -76,9 +74,6 @@ def _create_known() -> None:
         sa.PrimaryKeyConstraint("subscription_id", "revision", name=op.f("pk_told_costs")),
         schema="payments",
     )
-
-
-def _create_methods() -> None:
     op.create_table(
         "payment_methods",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -92,17 +87,8 @@ def _create_methods() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.Column("learnt_from", sa.String()),
-        sa.Column("is_news", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_payment_methods")),
         schema="payments",
-    )
-    op.create_index(
-        "ix_payment_methods_news",
-        "payment_methods",
-        ["user_id"],
-        schema="payments",
-        postgresql_where=sa.text("is_news"),
     )
 
 
@@ -129,7 +115,6 @@ def _create_renewals() -> None:
             "needs_new_method", sa.Boolean(), server_default=sa.text("false"), nullable=False
         ),
         sa.Column("past_due_at", sa.DateTime(timezone=True)),
-        sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
         sa.Column("revision", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column(
@@ -161,7 +146,6 @@ def _index_renewals() -> None:
         schema="payments",
         postgresql_where=sa.text("next_attempt_at IS NOT NULL"),
     )
-    op.create_index("ix_renewals_newest", "renewals", ["period_start", "id"], schema="payments")
     op.create_index(
         "ix_renewals_stripe_payment", "renewals", ["stripe_payment_id"], schema="payments"
     )

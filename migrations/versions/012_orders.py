@@ -72,7 +72,6 @@ def _create_stripe_orders() -> None:
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_error", sa.String()),
         sa.Column("failure_code", sa.String()),
-        sa.Column("advice_code", sa.String()),
         sa.Column("refused_status", sa.Integer()),
         sa.Column("ordered_by", sa.String(), nullable=False),
         sa.Column(
@@ -104,10 +103,6 @@ def _create_stripe_orders() -> None:
 
 
 def _index_stripe_orders() -> None:
-    op.create_index(
-        "ix_stripe_orders_newest", "stripe_orders", ["created_at", "id"], schema="payments"
-    )
-    op.create_index("ix_stripe_orders_named", "stripe_orders", ["payment_id"], schema="payments")
     op.create_index(
         "ix_stripe_orders_open",
         "stripe_orders",

@@ -133,7 +133,7 @@ def _create_reconcile_gaps() -> None:
         ),
         sa.Column("mended_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
-            "kind IN ('event', 'object', 'payout', 'account')", name=op.f("ck_reconcile_gaps_kind")
+            "kind IN ('event', 'object', 'payout')", name=op.f("ck_reconcile_gaps_kind")
         ),
         sa.ForeignKeyConstraint(
             ["run_id"], ["payments.reconcile_runs.id"], name=op.f("fk_reconcile_gaps_run_id")

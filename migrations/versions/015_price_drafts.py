@@ -1,7 +1,7 @@
 """Price versions with a scope and a life: drafts, previews, approvals, decisions, notices, customers' tiers.
 
 Revision ID: 015
-Revises: 014
+Revises: 014b
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "015"
-down_revision = "014"
+down_revision = "014b"
 branch_labels = None
 depends_on = None
 
