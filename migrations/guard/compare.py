@@ -65,7 +65,8 @@ class Expected:
     """What this comparison may find.  `copy`: it must be the same database over again (a restore test).
 
     `dropped`: tables, and columns as `schema.table.column`, that are meant to go.  `moved`: columns of money
-    that are meant to change.  `written`: who wrote, table by table, on a database that others write to; None
+    that are meant to change.  `revoked`: rights (table, role, letter of an ACL) that the plan's own SQL takes
+    away by their names.  `written`: who wrote, table by table, on a database that others write to; None
     where nobody else does.  `reach`: what this run can have done to the structure; None is anything.
     """
 
@@ -74,6 +75,7 @@ class Expected:
     dropped: frozenset[str] = frozenset()
     moved: frozenset[str] = frozenset()
     grants_may_go: bool = False
+    revoked: frozenset[tuple[str, str, str]] = frozenset()
     written: Mapping[str, Written] | None = None
     reach: Reach | None = None
     new_rows_in: frozenset[str] = field(default=frozenset())
@@ -275,7 +277,7 @@ def _grants(before: Snapshot, after: Snapshot, expected: Expected) -> Iterator[D
         if lost:
             fault = expected.copy or not expected.grants_may_go
             said = f"was {_words(lost)}, is {_words(won)}"
-            if not fault or _widened(lost, won):
+            if not fault or _widened(lost, won) or _meant(name, lost, won, expected.revoked):
                 yield Difference(Severity.CHANGE, "grant", name, said)
             else:
                 reach = _others_reach(expected)
@@ -287,16 +289,29 @@ def _grants(before: Snapshot, after: Snapshot, expected: Expected) -> Iterator[D
 
 def _widened(lost: list[str], won: list[str]) -> bool:
     """Each entry that is gone stands again, with the same letters and more."""
-
-    def parts(entry: str) -> tuple[str, frozenset[str], str]:
-        role, _, rest = entry.rpartition("=")
-        letters, _, giver = rest.partition("/")
-        return role, frozenset(letters.replace("*", "")), giver
-
     return all(
-        any(role == r and giver == g and letters <= more for r, more, g in map(parts, won))
-        for role, letters, giver in map(parts, lost)
+        any(role == r and giver == g and letters <= more for r, more, g in map(_parts, won))
+        for role, letters, giver in map(_parts, lost)
     )
+
+
+def _meant(
+    name: str, lost: list[str], won: list[str], revoked: frozenset[tuple[str, str, str]]
+) -> bool:
+    """Each letter that an entry has no more was taken by a REVOKE of the plan that names it."""
+    left = {(role, giver): letters for role, letters, giver in map(_parts, won)}
+    return all(
+        (name, role.strip('"'), letter) in revoked
+        for role, letters, giver in map(_parts, lost)
+        for letter in letters - left.get((role, giver), frozenset())
+    )
+
+
+def _parts(entry: str) -> tuple[str, frozenset[str], str]:
+    """Role, letters and who gave them, of an ACL's entry such as `app=arw/owner`."""
+    role, _, rest = entry.rpartition("=")
+    letters, _, giver = rest.partition("/")
+    return role, frozenset(letters.replace("*", "")), giver
 
 
 def _same(was: str, now: str) -> bool:

@@ -20,6 +20,21 @@ DROP_COLUMN = re.compile(
     rf"ALTER TABLE (?:ONLY )?({NAME}(?:\.{NAME})?) DROP COLUMN (?:IF EXISTS )?({NAME})\s*;?$",
     re.IGNORECASE,
 )
+REVOKE = re.compile(
+    rf"REVOKE ([A-Z, ]+?) ON (?:TABLE )?((?:{NAME}(?:\.{NAME})?(?:, )?)+) FROM ((?:{NAME}(?:, )?)+)\s*;?$",
+    re.IGNORECASE,
+)
+# As PostgreSQL writes rights into an ACL.
+LETTERS = {
+    "SELECT": "r",
+    "INSERT": "a",
+    "UPDATE": "w",
+    "DELETE": "d",
+    "TRUNCATE": "D",
+    "REFERENCES": "x",
+    "TRIGGER": "t",
+    "MAINTAIN": "m",
+}
 
 
 def expected(steps: Sequence[PlannedStep], heads: tuple[str, ...]) -> Expected:
@@ -31,8 +46,29 @@ def expected(steps: Sequence[PlannedStep], heads: tuple[str, ...]) -> Expected:
         dropped=frozenset(dropped(statements)),
         moved=frozenset(MOVES.findall(whole)),
         new_rows_in=frozenset(FILLS.findall(whole)),
+        revoked=frozenset(revoked(statements)),
         reach=Reach.of(statements) if statements else None,
     )
+
+
+def revoked(statements: Sequence[str]) -> set[tuple[str, str, str]]:
+    """(table, role, letter) of each right that a statement takes away by its name; of ALL and of columns none."""
+    found: set[tuple[str, str, str]] = set()
+    for statement in statements:
+        match = REVOKE.match(" ".join(without_comments(statement).split()))
+        if match is None:
+            continue
+        rights, tables, roles = (
+            re.split(r",\s*", part.replace('"', "")) for part in match.groups()
+        )
+        found |= {
+            (table, role, LETTERS[right.upper()])
+            for table in tables
+            for role in roles
+            for right in rights
+            if right.upper() in LETTERS
+        }
+    return found
 
 
 def dropped(statements: Sequence[str]) -> set[str]:
