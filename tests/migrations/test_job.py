@@ -251,7 +251,11 @@ def test_a_table_in_use_is_waited_for_in_turns(empty_database: Database) -> None
 
 def until_refused(url: str) -> None:
     """Until the job has queued for the table, and left the queue again."""
-    queued = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+    # Other tests wait for tables of their own databases.
+    queued = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
     deadline = time.monotonic() + 60
     with psycopg.connect(url, autocommit=True) as watcher:
         for wanted in (True, False):
