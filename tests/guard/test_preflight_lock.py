@@ -22,7 +22,11 @@ from tests.migrations.conftest import ROOT, upgrade
 from tests.migrations.test_003 import BEFORE
 
 PATIENCE_SECONDS = 60.0
-LOCKED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+# In the test's own database: jobs of other tests run on the same server.
+LOCKED = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 Job = Callable[..., "subprocess.Popen[str]"]
