@@ -31,12 +31,15 @@ IN_FORCE = text("""
         WINDOW of_scope AS (PARTITION BY scope_id ORDER BY effective_from)
     ) v
 """)
+# What lines of the first releases left unsaid.
+LIKE_NOW = """jsonb '{"tax_inclusive": false, "rounding_minor": 0}'"""
 # Another composition for the same cents is noted on the row, without a line.
-CHAIN = text("""
+CHAIN = text(f"""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(subscription_id::text) FILTER (WHERE wrong)
     FROM (
-        SELECT subscription_id, old_breakdown - 'price_versions' IS DISTINCT FROM lag(new_breakdown)
-            OVER (PARTITION BY subscription_id ORDER BY id) - 'price_versions' AS wrong
+        SELECT subscription_id, {LIKE_NOW} || old_breakdown - 'price_versions' IS DISTINCT FROM {LIKE_NOW}
+            || lag(new_breakdown) OVER (PARTITION BY subscription_id ORDER BY id) - 'price_versions'
+            AS wrong
         FROM subscription_cost_history
     ) h
 """)
@@ -48,11 +51,12 @@ WINDOWS = text("""
         FROM subscription_cost_history h JOIN pricing_configs v ON v.version = h.price_version
     ) w
 """)
-PRESENT = text("""
+PRESENT = text(f"""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id::text) FILTER (WHERE wrong)
     FROM (
         SELECT s.id,
-            s.cost_breakdown - 'price_versions' IS DISTINCT FROM h.new_breakdown - 'price_versions'
+            {LIKE_NOW} || s.cost_breakdown - 'price_versions'
+                IS DISTINCT FROM {LIKE_NOW} || h.new_breakdown - 'price_versions'
             OR s.total_minor IS DISTINCT FROM h.new_total_minor
             OR s.tax_minor IS DISTINCT FROM (h.new_breakdown ->> 'tax_minor')::bigint AS wrong
         FROM public.subscriptions s LEFT JOIN (

@@ -159,3 +159,43 @@ async def test_what_was_tampered_with_is_named(database: Database) -> None:
                     await attempt.rollback()
     finally:
         await engine.dispose()
+
+
+# The first cost of each, as the first releases wrote it: no composition, no hash, nothing of rounding.
+OF_BEFORE = (
+    """UPDATE pricing.subscription_cost_history h SET line_hash = NULL,
+        new_breakdown = new_breakdown - '{price_versions,tax_inclusive,rounding_minor}'::text[]
+    WHERE kind = 'created'""",
+    """UPDATE pricing.subscription_cost_history h SET line_hash = pricing.cost_line_hash(NULL,
+        subscription_id, user_id, price_version, kind, effective_at, new_breakdown, reason, changed_by,
+        cause_id, recorded_at) WHERE old_breakdown IS NOT NULL""",
+    """UPDATE pricing.subscription_revisions r SET head = h.line_hash
+    FROM pricing.subscription_cost_history h WHERE h.subscription_id = r.subscription_id
+        AND h.old_breakdown IS NOT NULL""",
+    """UPDATE pricing.outbox o SET payload = jsonb_strip_nulls(o.payload || jsonb_build_object(
+        'history_hash', encode(h.line_hash, 'hex')))
+    FROM pricing.subscription_cost_history h
+    WHERE h.id = (o.payload ->> 'cost_history_id')::bigint""",
+)
+
+
+async def test_lines_of_the_first_releases_hold_beside_todays(
+    shop: Shop, sessions: Sessions, clock: Ticking, database: Database
+) -> None:
+    await publish_config(sessions, START - timedelta(days=3_000))
+    await shop.subscription([(await shop.variant(1_000), 1)])
+    await hear_storefront(shop, sessions)
+    clock.now = datetime.now(UTC)
+    await publish_previewed(sessions, clock.now, {"admin_percentage": "20"})
+    while await run_once(sessions, clock):
+        pass
+    engine = create_engine(database.url, "pricing")
+    try:
+        async with create_sessions(engine).begin() as session:
+            await session.execute(text(BEHIND_THE_TRIGGERS))
+            for statement in OF_BEFORE:
+                await session.execute(text(statement.replace("::", "\\:\\:")))
+        failed = [result for result in await audit(sessions) if not result.ok]
+        assert failed == []
+    finally:
+        await engine.dispose()
