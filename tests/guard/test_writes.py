@@ -1,5 +1,6 @@
 """The second look, when the doors are shut: certain without reading again what nobody wrote to."""
 
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -28,10 +29,23 @@ def copy_url(empty_database: Database) -> Iterator[str]:
     )
     execute_alone(elsewhere, f'CREATE DATABASE "{name}" TEMPLATE "{empty_database.name}"')
     execute(empty_database.url, "INSERT INTO public.a VALUES (1)")
+    await_older_transactions(empty_database.url)
     try:
         yield on_database(empty_database.url, name)
     finally:
         drop_database(elsewhere, name)
+
+
+def await_older_transactions(url: str) -> None:
+    """A neighbour's, in whatever database of the server: while one is open, a row may have been written after it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        mark = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+        for _ in range(300):
+            over = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > %s::xid8"
+            if connection.execute(over, mark).fetchone() == (True,):
+                return
+            time.sleep(0.1)
+    raise TimeoutError("a neighbour's transaction is open for 30 s")
 
 
 @pytest.mark.parametrize(
