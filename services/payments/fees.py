@@ -100,12 +100,13 @@ class FeeSearch:
 
 
 def questions(stripe_id: str, fold: Fold) -> list[Question]:
-    """Of each balance transaction that is only named; of the payment itself where none was ever named."""
+    """Of each balance transaction that is only named; of the payment itself where its charge's was never named."""
     account = fold.account or None
     if fold.unsettled:
         subjects = [transaction_subject(each) for each in sorted(fold.unsettled)]
         return [Question(each, 0, 0, fold.livemode, account) for each in subjects]
-    if fold.fees:
+    # A dispute's fee says nothing of the charge's, whose transaction may have been named by no event.
+    if any(fee.is_charge for fee in fold.fees.values()):
         return _about_the_rest(fold)
     whole = settled_subject(stripe_id)
     return [Question(whole, fold.phase, fold.second, fold.livemode, account)]
