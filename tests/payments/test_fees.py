@@ -107,6 +107,24 @@ async def test_where_no_transaction_was_ever_named_the_payment_itself_is_asked_a
     assert row["payment_method_type"] == "card"
 
 
+async def test_a_disputes_fee_is_not_taken_for_the_charges(
+    service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
+) -> None:
+    [stripe_id] = sandbox.play("inquiry_escalated", seed=1, spread_seconds=DAY)
+    # As of an event that named the charge's own balance transaction, and was never made.
+    told = events_of(sandbox, stripe_id)
+    for event in told:
+        if event["data"]["object"]["object"] == "charge":
+            event["data"]["object"]["balance_transaction"] = None
+    await service.receive(told)
+    await service.fold_all()
+    hands.later(DAY * 40)
+    await search_all(service, FeeSearch(service.pool, hands), client)
+    row = (await service.payments())[stripe_id]
+    truth = sandbox.control("GET", "truth?details=true")[stripe_id]
+    assert (row["fee_minor"], row["net_minor"]) == (truth["fee_minor"], truth["net_minor"])
+
+
 async def test_only_a_few_are_open_at_once_and_money_is_asked_about_first(
     service: Service, sandbox: RunningSandbox, client: StripeClient, hands: Hands
 ) -> None:
