@@ -1,7 +1,6 @@
 """The story: what a bad month looks like, told through the public doors."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from cli.demo.doors import Doors
 from cli.demo.expected import Prices, total_minor
 from cli.demo.world import Subscription, World, let_some_leave, open_shop
 from cli.parked import given_up, listed, taken_up
+from services.pricing.campaign import OUTCOMES
 from shared.events import PaymentChanged
 from shared.settings import Settings
 from shared.topics import topic_name
@@ -132,10 +132,12 @@ class Story:
 
         await self._until("the rollout is done", done)
         rollout = await self.doors.ask("GET", "pricing", path)
-        self.notes.append(
-            f"preview of version {version}: {json.dumps(preview['totals']['outcomes'])}"
-        )
-        self.notes.append(f"rollout of version {version}: {json.dumps(rollout['outcomes'])}")
+        for what, outcomes in (
+            ("preview", preview["totals"]["outcomes"]),
+            ("rollout", rollout["outcomes"]),
+        ):
+            counts = ", ".join(f"{outcomes[each]} {each}" for each in OUTCOMES)
+            self.notes.append(f"{what} of version {version}: {counts}")
 
     async def _later_payments(self) -> None:
         count = self.payments - self.payments * 3 // 5

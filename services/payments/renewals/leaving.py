@@ -6,6 +6,7 @@ Who leaves later has had the period, or might have: its charge stands, and what 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.payments.gateway import ORDER_KEY
 from services.payments.models import PaymentIntent
 from services.payments.orders.drafts import left_minor
 from services.payments.orders.models import StripeOrder
@@ -98,7 +99,7 @@ async def _give_back(
             "payment_intent": payment.stripe_id,
             "amount": to_stripe(minor, payment.currency),
             "reason": "requested_by_customer",
-            "metadata": {"farebox_order": str(order_id), "farebox_renewal": str(renewal.id)},
+            "metadata": {ORDER_KEY: str(order_id), "farebox_renewal": str(renewal.id)},
         },
         ordered_by=ORDERED_BY,
         stripe_payment_id=payment.stripe_id,
