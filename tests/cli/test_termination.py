@@ -33,7 +33,8 @@ PATIENCE_SECONDS = 60.0
 ENDS_WITHIN_SECONDS = GRACEFUL_SECONDS + 5.0
 WEB_ENDS_WITH = (0,)
 REQUESTS, AT_ONCE = 400, 16
-SUBSCRIPTIONS = 2_000
+# More than two workers manage before they end: a successor that finds nothing is told before it listens.
+SUBSCRIPTIONS = 8_000
 WORKERS_ENDED = 2
 
 
@@ -208,7 +209,7 @@ async def test_a_worker_told_to_end_leaves_the_rest_to_the_next(
             child.send_signal(signal.SIGTERM)
             await ended_well(child)
         cut.append(priced())
-    assert cut[0] < SUBSCRIPTIONS, "told too late to prove anything"
+    assert cut[-1] < SUBSCRIPTIONS, "told too late to prove anything"
     with process("pricing", "worker", environment) as child:
         await until(lambda: priced() >= SUBSCRIPTIONS, "the successor finishes")
         unsent = "SELECT id FROM pricing.outbox WHERE published_at IS NULL"
