@@ -167,8 +167,9 @@ def _expand(ledger: Ledger, shape: JsonObject, steps: list[str], path: str) -> N
     if shape["object"] == "charge" and step == "refunds":
         shape["refunds"] = charge_refunds(ledger, shape["id"])
     if shape["object"] == "invoice" and step == "payments":
-        part = part_json(ledger.invoices[shape["id"]])
-        shape["payments"] = {"object": "list", "data": [part], "has_more": False}
+        parts = [p for p in ledger.invoice_parts.values() if p.invoice.id == shape["id"]]
+        data = [part_json(each) for each in parts]
+        shape["payments"] = {"object": "list", "data": data, "has_more": False}
     if step not in shape:
         raise invalid(f"This property cannot be expanded ({path}).", param="expand")
     if isinstance(shape[step], str) and not shape[step].startswith(NOT_OBJECTS):
@@ -209,9 +210,8 @@ def _fetch_other(ledger: Ledger, object_id: str) -> JsonObject:
         return review_json(review)
     if invoice := ledger.invoices.get(object_id):
         return invoice_json(invoice)
-    paid = (each for each in ledger.invoices.values() if each.part_id == object_id)
-    if invoice := next(paid, None):
-        return part_json(invoice)
+    if part := ledger.invoice_parts.get(object_id):
+        return part_json(part)
     if payout := ledger.payouts.get(object_id):
         return payout_json(payout)
     raise invalid(f"{object_id} cannot be expanded.", param="expand")

@@ -1,6 +1,13 @@
 """Stripe's own billing: an invoice that was paid by a PaymentIntent, and the part that says which."""
 
-from embedded.stripe_sandbox.ledger import IllegalTransition, Intent, Invoice, JsonObject, Ledger
+from embedded.stripe_sandbox.ledger import (
+    IllegalTransition,
+    Intent,
+    Invoice,
+    InvoicePart,
+    JsonObject,
+    Ledger,
+)
 
 
 def draw_up(ledger: Ledger) -> Invoice:
@@ -15,19 +22,20 @@ def pay(ledger: Ledger, invoice: Invoice, intent: Intent) -> None:
     if intent.status != "succeeded" or intent.invoice_id != invoice.id:
         raise IllegalTransition(f"{invoice.id} is not paid by {intent.id}.", "invoice_not_paid")
     invoice.paid_by, invoice.paid_at = intent, ledger.now
-    invoice.part_id = ledger.ids.new("inpay")
-    ledger.emit("invoice_payment.paid", intent, part_json(invoice))
+    part = InvoicePart(ledger.ids.new("inpay"), invoice.created, invoice)
+    ledger.invoice_parts[part.id] = part
+    ledger.emit("invoice_payment.paid", intent, part_json(part))
     ledger.emit("invoice.paid", intent, invoice_json(invoice))
 
 
-def part_json(invoice: Invoice) -> JsonObject:
-    intent = _payer(invoice)
+def part_json(part: InvoicePart) -> JsonObject:
+    invoice, intent = part.invoice, _payer(part.invoice)
     return {
-        "id": invoice.part_id,
+        "id": part.id,
         "object": "invoice_payment",
         "amount_paid": intent.received_minor,
         "amount_requested": intent.amount_minor,
-        "created": invoice.created,
+        "created": part.created,
         "currency": intent.currency,
         "invoice": invoice.id,
         "is_default": True,

@@ -219,9 +219,17 @@ class Invoice:
     id: str
     created: int
     subscription: str
-    part_id: str | None = None
     paid_by: Intent | None = None
     paid_at: int | None = None
+
+
+@dataclass
+class InvoicePart:
+    """What was paid of an invoice with one PaymentIntent."""
+
+    id: str
+    created: int
+    invoice: Invoice
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,7 @@ class Ledger:
         self.transactions: dict[str, Transaction] = {}
         self.reviews: dict[str, Review] = {}
         self.invoices: dict[str, Invoice] = {}
+        self.invoice_parts: dict[str, InvoicePart] = {}
         self.customers: dict[str, Customer] = {}
         self.methods: dict[str, Method] = {}
         self.payouts: dict[str, Payout] = {}
@@ -298,7 +307,9 @@ class Ledger:
                 return self.intents[part.intent_id].account
         if transaction := self.transactions.get(object_id):
             return self.account_of(transaction.source)
-        if (invoice := self.invoices.get(object_id)) and invoice.paid_by:
+        paid = self.invoice_parts.get(object_id)
+        invoice = paid.invoice if paid else self.invoices.get(object_id)
+        if invoice and invoice.paid_by:
             return invoice.paid_by.account
         for owned in (self.intents, self.payouts, self.customers, self.methods):
             if whole := owned.get(object_id):

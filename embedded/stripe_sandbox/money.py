@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from embedded.stripe_sandbox import invoices, payouts, reviews, shapes
 from embedded.stripe_sandbox.calls import Call, Handler
-from embedded.stripe_sandbox.errors import invalid, missing
+from embedded.stripe_sandbox.errors import invalid
 from embedded.stripe_sandbox.finding import found, page_of
 from embedded.stripe_sandbox.ledger import JsonObject, Transaction
 from embedded.stripe_sandbox.listing import PAGE_PARAMETERS, seconds_in
@@ -97,10 +97,15 @@ def get_invoice(call: Call) -> JsonObject:
 
 
 def get_invoice_payment(call: Call) -> JsonObject:
-    paid = {each.part_id: each for each in call.ledger.invoices.values() if each.part_id}
-    if call.object_id not in paid:
-        raise missing("invoice_payment", call.object_id)
-    return invoices.part_json(paid[call.object_id])
+    return invoices.part_json(found(call, call.ledger.invoice_parts, "invoice_payment"))
+
+
+def list_invoice_payments(call: Call) -> JsonObject:
+    call.form.require_known((*PAGE_PARAMETERS, "invoice"))
+    invoice = call.form.text("invoice")
+    parts = call.ledger.invoice_parts.values()
+    wanted = [each for each in parts if invoice in (None, each.invoice.id)]
+    return page_of(call, wanted, "/v1/invoice_payments")
 
 
 def list_reviews(call: Call) -> JsonObject:
@@ -126,6 +131,7 @@ HANDLERS: list[tuple[str, str, Handler]] = [
     ("GET", "/v1/payouts/{id}", get_payout),
     ("POST", "/v1/payouts/{id}/cancel", cancel_payout),
     ("GET", "/v1/invoices/{id}", get_invoice),
+    ("GET", "/v1/invoice_payments", list_invoice_payments),
     ("GET", "/v1/invoice_payments/{id}", get_invoice_payment),
     ("GET", "/v1/reviews", list_reviews),
     ("GET", "/v1/reviews/{id}", get_review),

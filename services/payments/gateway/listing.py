@@ -12,7 +12,9 @@ from services.payments.gateway.client import PAGE_ITEMS, StripeClient, answer_bo
 from services.payments.gateway.envelope import NotAnEvent, open_envelope
 from services.payments.gateway.question import Question
 
-Kind = Literal["events", "payments", "refunds", "disputes", "payouts", "lines"]
+Kind = Literal[
+    "events", "payments", "refunds", "disputes", "invoice_payments", "payouts", "lines",
+]  # fmt: skip
 JsonObject = Mapping[str, object]
 
 PATHS: Mapping[Kind, str] = {
@@ -20,6 +22,7 @@ PATHS: Mapping[Kind, str] = {
     "payments": "/v1/payment_intents",
     "refunds": "/v1/refunds",
     "disputes": "/v1/disputes",
+    "invoice_payments": "/v1/invoice_payments",
     "payouts": "/v1/payouts",
     "lines": "/v1/balance_transactions",
 }
@@ -107,7 +110,11 @@ class Seen:
     @property
     def payment(self) -> str | None:
         """None for what came of a charge without a PaymentIntent."""
-        named = self.item.get("id" if self.kind == "payments" else "payment_intent")
+        place: object = self.item
+        if self.kind == "invoice_payments":
+            place = self.item.get("payment")
+        name = "id" if self.kind == "payments" else "payment_intent"
+        named = place.get(name) if isinstance(place, dict) else None
         return str(named) if named else None
 
     def body(self, livemode: bool) -> bytes:

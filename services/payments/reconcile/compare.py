@@ -20,9 +20,10 @@ COMPARED = (
     "review",
     "user_id",
     "subscription_id",
+    "invoice_id",
 )
 # No money hangs on these: a shop that hears of no charges is told of them here, payment by payment, and alarmed by none.
-DETAILS = ("payment_method_type", "three_d_secure", "mandate_id", "review")
+DETAILS = ("payment_method_type", "three_d_secure", "mandate_id", "review", "invoice_id")
 UNKNOWN = "nothing is known of it here"
 
 

@@ -11,8 +11,8 @@ import orjson
 from shared.errors import Conflict
 
 Stage = Literal[
-    "events", "folding", "payments", "refunds", "disputes", "grace", "settling", "suspects",
-    "payouts", "lines",
+    "events", "folding", "payments", "refunds", "disputes", "invoice_payments", "grace",
+    "settling", "suspects", "payouts", "lines",
 ]  # fmt: skip
 BACKOFF = (
     timedelta(seconds=2),

@@ -80,7 +80,9 @@ async def _step(walker: Walker, run: Run) -> int:
         case "refunds":
             await walk_objects(walker, run, "refunds", Cursor("disputes"))
         case "disputes":
-            await walk_objects(walker, run, "disputes", Cursor("grace"))
+            await walk_objects(walker, run, "disputes", Cursor("invoice_payments"))
+        case "invoice_payments":
+            await _walk_invoice_payments(walker, run)
         case "grace":
             await _grant(walker, run)
         case "settling":
@@ -109,6 +111,19 @@ async def _await_fold(walker: Walker, run: Run, after: Cursor) -> int:
             return 0
         await runs.advance(connection, run, after, 0)
         return 1
+
+
+async def _walk_invoice_payments(walker: Walker, run: Run) -> None:
+    """A shop that bills with farebox alone need not let its key read invoices: then there is nothing to compare."""
+    after_last = Cursor("grace")
+    try:
+        await walk_objects(walker, run, "invoice_payments", after_last)
+    except StripeBarred as barred:
+        if barred.bar != "permission_refused":
+            raise
+        logger.warning("invoices are not compared", account=run.account, error=barred.detail)
+        async with walker.pool.acquire() as connection:
+            await runs.advance(connection, run, after_last, 0)
 
 
 async def _grant(walker: Walker, run: Run) -> None:

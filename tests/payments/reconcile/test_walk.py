@@ -314,6 +314,26 @@ async def test_reviews_and_methods_that_no_event_tells_of_are_found(stripe: Stri
     assert (await stripe.walk()).found == 0
 
 
+async def test_an_invoice_that_no_event_tells_of_is_found(stripe: Stripe) -> None:
+    [payment] = stripe.play("invoiced", never_made=1.0)
+    assert (await stripe.walk()).looked["invoice_payments"] == 1
+    [part] = stripe.get("/v1/invoice_payments")["data"]
+    row = (await stripe.service.payments())[payment]
+    assert row["invoice_id"] == part["invoice"]
+    assert (await stripe.walk()).found == 0
+
+
+async def test_an_invoice_alone_is_told_and_no_gap(stripe: Stripe) -> None:
+    """No money hangs on it, and not every shop is subscribed to its events."""
+    [payment] = stripe.play("invoiced", never_made=1.0)
+    refused = {"status": 403, "count": 1, "path": "/v1/invoice_payments"}
+    stripe.sandbox.control("POST", "outage", refused)
+    assert (await stripe.walk()).ok
+    assert (await stripe.service.payments())[payment]["invoice_id"] is None
+    assert (await stripe.walk()).gaps == []
+    assert (await stripe.service.payments())[payment]["invoice_id"]
+
+
 async def test_what_says_nothing_of_a_payment_is_no_gap(stripe: Stripe) -> None:
     stripe.play("invoiced")
     events = stripe.events()
@@ -359,5 +379,5 @@ async def test_no_more_pages_are_asked_for_in_a_second_than_is_set(stripe: Strip
         stripe.hands.later(seconds)
 
     await stripe.walk(sleep=sleep, pace_per_second=4)
-    # Events, payments, refunds, disputes, payouts.
-    assert slept.count(0.25) == 5
+    # Events, payments, refunds, disputes, invoice payments, payouts.
+    assert slept.count(0.25) == 6
