@@ -1,7 +1,6 @@
 """`farebox pricing lowest-price`: what variants were sold for."""
 
 import json
-from datetime import date, datetime, time
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
@@ -9,7 +8,8 @@ from uuid import UUID
 import typer
 
 from cli.arguments import AsJson
-from cli.edge import UsageFault, current_settings
+from cli.edge import current_settings
+from cli.moments import first_moment
 from cli.pricing.door import pricing_door
 from shared.money import format_minor
 
@@ -26,7 +26,10 @@ def lowest_price(
     as_json: AsJson = False,
 ) -> None:
     """The lowest price of the 30 days before, as the European Union wants it shown beside a reduced one."""
-    asked = {"currency": currency} | ({"at": _beginning(at)} if at else {})
+    asked = {"currency": currency}
+    if at:
+        moment = first_moment("--at", at, current_settings().time_zone)
+        asked["at"] = moment.isoformat()
     with pricing_door() as door:
         found = door.ask("GET", f"/variants/{variant}/lowest-price?{urlencode(asked)}")
     if as_json:
@@ -39,17 +42,3 @@ def lowest_price(
     print(f"the lowest between {found['since']} and {found['at']}")
     if not found["complete"]:
         print(f"prices are known since {found['known_since']} only")
-
-
-def _beginning(text: str) -> str:
-    """A day of the business stands for its first moment.  Raises UsageFault."""
-    zone = current_settings().time_zone
-    try:
-        if len(text) == len("2026-03-01"):
-            return datetime.combine(date.fromisoformat(text), time(), zone).isoformat()
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageFault(
-            f"--at {text}: write a day such as 2026-03-01, or a time such as 2026-03-01T12:00:00Z"
-        ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).isoformat()

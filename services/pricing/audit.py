@@ -1,20 +1,16 @@
 """What must hold in pricing at any moment; read by `farebox audit`."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing import audit_history
-from services.pricing.composition import Layer, compose
-from services.pricing.domain import Box, Terms, cost
 from services.pricing.layers import Layers, stored_layers
 from services.pricing.models import Rollout, SubscriptionCostHistory
 from services.pricing.pricing_sql import covered
+from services.pricing.recomputing import Composed, fault_of
 from shared.audit import CheckResult, currencies
-from shared.errors import FareboxError
-from shared.events import CostBreakdown
 
 PAGE_ROWS = 5_000  # of the cost history held in memory at once
 SHOWN = 3  # offenders named in a line
@@ -39,7 +35,8 @@ CHAIN = text(f"""
     FROM (
         SELECT subscription_id, {LIKE_NOW} || old_breakdown - 'price_versions' IS DISTINCT FROM {LIKE_NOW}
             || lag(new_breakdown) OVER (PARTITION BY subscription_id ORDER BY id) - 'price_versions'
-            AS wrong
+            OR old_total_minor IS DISTINCT FROM
+                lag(new_total_minor) OVER (PARTITION BY subscription_id ORDER BY id) AS wrong
         FROM subscription_cost_history
     ) h
 """)
@@ -58,7 +55,11 @@ PRESENT = text(f"""
             {LIKE_NOW} || s.cost_breakdown - 'price_versions'
                 IS DISTINCT FROM {LIKE_NOW} || h.new_breakdown - 'price_versions'
             OR s.total_minor IS DISTINCT FROM h.new_total_minor
-            OR s.tax_minor IS DISTINCT FROM (h.new_breakdown ->> 'tax_minor')::bigint AS wrong
+            OR (s.tax_minor, s.delivery_cost_minor, s.admin_percentage_applied, s.tax_rate_applied)
+                IS DISTINCT FROM ((h.new_breakdown ->> 'tax_minor')::bigint,
+                    (h.new_breakdown ->> 'delivery_minor')::bigint,
+                    (h.new_breakdown ->> 'admin_percentage')::numeric,
+                    (h.new_breakdown ->> 'tax_rate')::numeric) AS wrong
         FROM public.subscriptions s LEFT JOIN (
             SELECT DISTINCT ON (subscription_id) * FROM subscription_cost_history
             ORDER BY subscription_id, id DESC
@@ -234,12 +235,16 @@ async def _forgotten(session: AsyncSession, known: Layers) -> CheckResult:
 async def _recomputed(session: AsyncSession, versions: Layers) -> CheckResult:
     """S6: every cost line, computed again from the inputs and the versions it names."""
     known = Composed(versions.all)
-    counted, wrong = 0, list[str]()
+    counted, wrong, first = 0, 0, list[str]()
     async for lines in _pages(session):
         counted += len(lines)
-        wrong += [found for line in lines if (found := fault_of(line, known))]
-    fine = "pricing cost lines: recomputed from what they name, to the cent"
-    return CheckResult("S6", not wrong, counted, _shown(wrong) or fine)
+        for line in lines:
+            if fault := fault_of(line, known):
+                wrong += 1
+                first = [*first, f"line {line.id} {fault}"][:SHOWN]
+    what = "pricing cost lines: recomputed from what they name, to the cent"
+    found = f": {wrong} wrong, first {'; '.join(first)}" if wrong else ""
+    return CheckResult("S6", not wrong, counted, what + found)
 
 
 async def _pages(session: AsyncSession) -> AsyncIterator[Sequence[SubscriptionCostHistory]]:
@@ -255,55 +260,6 @@ async def _pages(session: AsyncSession) -> AsyncIterator[Sequence[SubscriptionCo
         session.expunge_all()
 
 
-@dataclass
-class Composed:
-    """What versions amount to together, computed once for each composition."""
-
-    layers: Mapping[int, Layer]
-    terms: dict[tuple[int, ...], Terms] = field(default_factory=dict)
-
-    def of(self, numbers: tuple[int, ...]) -> Terms:
-        """Raises KeyError for a version there is not, and what `compose` raises."""
-        if numbers not in self.terms:
-            self.terms[numbers] = compose([self.layers[number] for number in numbers])
-        return self.terms[numbers]
-
-
-def fault_of(line: SubscriptionCostHistory, known: Composed) -> str | None:
-    """What is wrong with a line of the cost history, or None."""
-    try:
-        said = CostBreakdown.model_validate(line.new_breakdown)
-        terms = known.of(said.price_versions or (line.price_version,))
-        again = _again(said, terms)
-    except KeyError as missing:
-        return f"line {line.id} names price version {missing}, which was never published"
-    except (FareboxError, ValueError) as error:
-        return f"line {line.id}: {error}"
-    if again != said:
-        return f"line {line.id} says {said.total_minor}, recomputed it is {again.total_minor}"
-    if (line.new_total_minor, line.currency) != (said.total_minor, said.currency):
-        return f"line {line.id} says {line.new_total_minor} and {said.total_minor}"
-    return None
-
-
-def _again(said: CostBreakdown, terms: Terms) -> CostBreakdown:
-    box = Box(
-        *(said.currency, said.variants, said.delivery_type, said.place),
-        said.loyalty_discount_minor,
-    )
-    again = cost(terms, box, said.price_versions)
-    if said.price_versions:
-        return again
-    # Written before totals were rounded to what can be paid.
-    total = again.taxable_minor + again.tax_minor
-    return again.model_copy(update={"rounding_minor": 0, "total_minor": total})
-
-
 async def _currencies(session: AsyncSession) -> CheckResult:
     found = (await session.execute(CURRENCIES)).all()
     return currencies("pricing", {row[0]: row[1] for row in found})
-
-
-def _shown(wrong: Iterable[str]) -> str:
-    found = list(wrong)
-    return f"pricing: {len(found)} wrong: {'; '.join(found[:SHOWN])}" if found else ""

@@ -45,14 +45,17 @@ class Layer:
     changes: Changes
 
 
+def order_of(layer: Layer) -> tuple[bool, datetime, int]:
+    """The version for everything first, then cohorts' by (effective_from, number)."""
+    return not layer.scope.everything, layer.effective_from, layer.number
+
+
 def in_order(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """The version for everything, then cohorts' by (effective_from, number).
+    """As `order_of` says.
 
     Raises NothingToBuildOn, TwoOfOneScope.
     """
-    ordered = sorted(
-        layers, key=lambda layer: (not layer.scope.everything, layer.effective_from, layer.number)
-    )
+    ordered = sorted(layers, key=order_of)
     if not ordered or not ordered[0].scope.everything:
         raise NothingToBuildOn("no price version for everything is among them")
     numbers = {layer.scope_id: layer.number for layer in ordered}

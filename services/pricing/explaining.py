@@ -10,14 +10,15 @@ from functools import partial
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import select, text
+from pydantic import ValidationError
+from sqlalchemy import DateTime, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pricing.composition import Layer, compose, in_order
-from services.pricing.domain import Box, cost, same_cents
+from services.pricing.composition import Layer, order_of
 from services.pricing.layers import layers
 from services.pricing.models import SubscriptionCostHistory
-from shared.errors import NotFound
+from services.pricing.recomputing import Composed, fault_of, versions_of
+from shared.errors import Conflict, NotFound
 from shared.events import ConfigPublished, CostBreakdown, VariantLine, derived_id
 
 Part = Literal["variant", "fee", "delivery", "discount", "tax", "rounding"]
@@ -27,12 +28,17 @@ class NoCostKnown(NotFound):
     title = "No cost was known then"
 
 
+class UnreadableLine(Conflict):
+    title = "This line of the cost history cannot be read"
+
+
 @dataclass(frozen=True)
 class Component:
     """One line of the document, in minor units; the amounts of all add up to the total.
 
     `price_version` is the version that says it; none where none does: a variant at the catalogue's price or at the
-    one it carries, a customer's discount.  Tax that the prices include is told, and adds nothing.
+    one it carries, a customer's discount.  `cause_id` is the event or request that brought it: of what a version
+    says its publication.  Tax that the prices include is told, and adds nothing.
     """
 
     part: Part
@@ -40,6 +46,7 @@ class Component:
     detail: str
     price_version: int | None = None
     variant_id: UUID | None = None
+    cause_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,89 +60,83 @@ class Caused:
 
 @dataclass(frozen=True)
 class Explained:
-    """A line of the history, taken apart.  `recomputed`: computing it again from what it names gives its cents."""
+    """A line of the history, taken apart.  `fault`: why computing it again from what it names gives another cost."""
 
     line: SubscriptionCostHistory
     breakdown: CostBreakdown
     price_versions: tuple[int, ...]
     components: tuple[Component, ...]
     causes: tuple[Caused, ...]
-    recomputed: bool
+    fault: str | None
+    canceled_at: datetime | None  # where that was before
+
+    @property
+    def recomputed(self) -> bool:
+        return self.fault is None
 
 
 async def explain(
     session: AsyncSession, subscription_id: UUID, at: datetime, as_known_at: datetime
 ) -> Explained:
-    """Raises NoCostKnown."""
-    statement = (
-        select(SubscriptionCostHistory)
-        .where(
-            SubscriptionCostHistory.subscription_id == subscription_id,
-            SubscriptionCostHistory.effective_at <= at,
-            SubscriptionCostHistory.recorded_at <= as_known_at,
-        )
-        .order_by(SubscriptionCostHistory.id.desc())
-        .limit(1)
-    )
-    line = await session.scalar(statement)
+    """Raises NoCostKnown, UnreadableLine."""
+    moments = {"subscription": subscription_id, "at": at, "known": as_known_at}
+    line = await session.scalar(_LINE, moments)
     if line is None:
         raise NoCostKnown(
             f"of subscription {subscription_id} no cost in effect at {at.isoformat()} was known"
             f" at {as_known_at.isoformat()}"
         )
-    said = CostBreakdown.model_validate(line.new_breakdown)
-    # Lines of the first releases name one version, which was all there was.
-    versions = said.price_versions or (line.price_version,)
+    try:
+        said = CostBreakdown.model_validate(line.new_breakdown)
+    except ValidationError as error:
+        raise UnreadableLine(f"line {line.id} holds no cost", cost_history_id=line.id) from error
+    versions = versions_of(line, said)
     known = (await layers(session)).all
-    on = in_order(known[number] for number in versions)
+    # Whatever the line names: what it says is told even where it is wrong.
+    on = sorted((known[n] for n in versions if n in known), key=order_of)
+    brought = await _brought(session, line)
     return Explained(
         line=line,
         breakdown=said,
         price_versions=versions,
-        components=components(said, on),
-        causes=await _causes(session, line.cause_id, versions),
-        recomputed=same_cents(said, again(said, on)),
+        components=components(said, on, brought),
+        causes=await _causes(session, [line.cause_id, *brought.values()], versions),
+        fault=fault_of(line, Composed(known)),
+        canceled_at=await session.scalar(_CANCELED, moments),
     )
 
 
-def again(said: CostBreakdown, on: Sequence[Layer]) -> CostBreakdown:
-    """The cost computed once more, from the versions it names and the box it is about."""
-    box = Box(
-        said.currency,
-        said.variants,
-        said.delivery_type,
-        said.place,
-        said.loyalty_discount_minor,
-    )
-    return cost(compose(on), box)
-
-
-def components(said: CostBreakdown, on: Sequence[Layer]) -> tuple[Component, ...]:
-    """`on` in order: the last that says something is where it comes from.  Pure."""
-    tax = said.tax_minor
+def components(
+    said: CostBreakdown, on: Sequence[Layer], brought: Mapping[str, str]
+) -> tuple[Component, ...]:
+    """`on` in order: the last that says something is where it comes from.  `brought`: by part of what the customer
+    decides, what it came with.  Pure."""
+    fee = _last(on, lambda layer: layer.changes.admin_percentage is not None)
+    delivery, tax = _delivery_of(said, on), _tax_of(said, on)
+    percent = f"{said.admin_percentage} % of {said.subtotal_minor}"
     parts = [
-        *_variants(said, on),
+        *_variants(said, on, brought.get("variants")),
+        Component("fee", said.fee_minor, percent, fee, None, publication(fee)),
         Component(
-            "fee",
-            said.fee_minor,
-            f"{said.admin_percentage} % of {said.subtotal_minor}",
-            _last(on, lambda layer: layer.changes.admin_percentage is not None),
+            *("delivery", said.delivery_minor, said.delivery_type),
+            *(delivery, None, publication(delivery)),
         ),
-        Component("delivery", said.delivery_minor, said.delivery_type, _delivery_of(said, on)),
-        Component("discount", _discount(said), "loyalty"),
+        Component("discount", _discount(said), "loyalty", cause_id=brought.get("discount")),
         Component(
-            "tax",
-            0 if said.tax_inclusive else tax,
-            f"{said.tax_rate} in {said.place}, on {said.taxable_minor}"
-            + (f": {tax} included in the prices" if said.tax_inclusive else ""),
-            _tax_of(said, on),
+            *("tax", 0 if said.tax_inclusive else said.tax_minor, _tax_said(said, on)),
+            *(tax, None, publication(tax)),
         ),
         Component("rounding", said.rounding_minor, "to an amount that can be paid"),
     ]
     return tuple(part for part in parts if part.amount_minor or part.part in ("variant", "tax"))
 
 
-def _variants(said: CostBreakdown, on: Sequence[Layer]) -> list[Component]:
+def publication(version: int | None) -> str | None:
+    """The id of the event that published a version."""
+    return None if version is None else str(derived_id(ConfigPublished.type, version))
+
+
+def _variants(said: CostBreakdown, on: Sequence[Layer], cause: str | None) -> list[Component]:
     return [
         Component(
             "variant",
@@ -143,6 +144,7 @@ def _variants(said: CostBreakdown, on: Sequence[Layer]) -> list[Component]:
             f"{line.quantity} × {line.unit_price_minor}",
             _last(on, partial(_names, currency=said.currency, line=line)),
             line.variant_id,
+            cause,
         )
         for line in said.variants
     ]
@@ -169,6 +171,14 @@ def _tax_of(said: CostBreakdown, on: Sequence[Layer]) -> int | None:
     return own or _last(on, lambda layer: country in layer.changes.tax_rates)
 
 
+def _tax_said(said: CostBreakdown, on: Sequence[Layer]) -> str:
+    rate = f"{said.tax_rate} in {said.place}, on {said.taxable_minor}"
+    if not said.tax_inclusive:
+        return rate
+    by = _last(on, lambda layer: layer.changes.tax_inclusive is not None)
+    return f"{rate}: {said.tax_minor} included in the prices, as version {by} says"
+
+
 def _discount(said: CostBreakdown) -> int:
     """What the discount took off, never more than there was."""
     before = said.subtotal_minor + said.fee_minor + said.delivery_minor
@@ -179,21 +189,56 @@ def _last(on: Sequence[Layer], says: Callable[[Layer], bool]) -> int | None:
     return next((layer.number for layer in reversed(on) if says(layer)), None)
 
 
+async def _brought(session: AsyncSession, line: SubscriptionCostHistory) -> Mapping[str, str]:
+    """What brought the box, the delivery and the discount that the line is about."""
+    values = {"subscription": line.subscription_id, "line": line.id}
+    return {row.part: row.cause_id for row in await session.execute(_BROUGHT, values)}
+
+
 async def _causes(
-    session: AsyncSession, cause_id: str, versions: Sequence[int]
+    session: AsyncSession, others: Sequence[str], versions: Sequence[int]
 ) -> tuple[Caused, ...]:
-    """What the line came with, then each version's publication."""
+    """What the line and its parts came with, then each version's publication."""
     published = [str(derived_id(ConfigPublished.type, number)) for number in versions]
-    ids = list(dict.fromkeys([cause_id, *published]))
-    known = await _events(session, ids)
+    ids = list(dict.fromkeys([*others, *published]))
+    rows = await session.execute(_PUBLISHED, {"ids": ids})
+    known = {row.id: Caused(row.id, row.type, row.occurred_at) for row in rows}
     return tuple(known.get(each, Caused(each)) for each in ids)
 
 
-async def _events(session: AsyncSession, ids: Sequence[str]) -> Mapping[str, Caused]:
-    rows = await session.execute(_PUBLISHED, {"ids": list(ids)})
-    return {row.id: Caused(row.id, row.type, row.occurred_at) for row in rows}
-
-
+# The newest, by when it was written.  A rollout that is late moves a subscription since before its customer changed
+# something: until then it cost what it did, for the box of then.
+_OF_LINE = text("""
+SELECT h.* FROM subscription_cost_history h
+WHERE h.subscription_id = :subscription AND h.effective_at <= :at AND h.recorded_at <= :known
+    AND NOT (h.kind IN ('config', 'revert') AND EXISTS (SELECT FROM subscription_cost_history own
+        WHERE own.subscription_id = h.subscription_id AND own.id < h.id
+        AND own.kind NOT IN ('config', 'revert') AND own.effective_at > :at))
+ORDER BY h.id DESC LIMIT 1
+""")
+_LINE = select(SubscriptionCostHistory).from_statement(
+    _OF_LINE.bindparams(
+        bindparam("at", type_=DateTime(timezone=True)),
+        bindparam("known", type_=DateTime(timezone=True)),
+    )
+)
+_CANCELED = text("""
+SELECT canceled_at FROM public.subscriptions
+WHERE id = :subscription AND canceled_at <= :at AND canceled_at <= :known
+""")
+_BROUGHT = text("""
+SELECT p.part, l.cause_id
+FROM (VALUES (1, 'variants'), (2, 'delivery'), (3, 'discount')) AS p (n, part) CROSS JOIN LATERAL (
+    SELECT h.cause_id FROM subscription_cost_history h
+    WHERE h.subscription_id = :subscription AND h.id <= :line AND CASE p.part
+        WHEN 'variants' THEN h.new_breakdown -> 'variants' IS DISTINCT FROM h.old_breakdown -> 'variants'
+        WHEN 'delivery' THEN (h.new_breakdown -> 'delivery_type', h.new_breakdown -> 'place')
+            IS DISTINCT FROM (h.old_breakdown -> 'delivery_type', h.old_breakdown -> 'place')
+        ELSE coalesce(h.new_breakdown ->> 'loyalty_discount_minor', '0')
+            <> coalesce(h.old_breakdown ->> 'loyalty_discount_minor', '0') END
+    ORDER BY h.id DESC LIMIT 1) l
+ORDER BY p.n
+""")
 _PUBLISHED = text("""
 SELECT o.id::text AS id, o.type, (o.payload ->> 'occurred_at')::timestamptz AS occurred_at
 FROM outbox o JOIN unnest(CAST(:ids AS text[])) AS named (id) ON o.id = (CASE

@@ -60,7 +60,7 @@ TAMPERED = [
     (
         "UPDATE pricing.subscription_cost_history SET new_total_minor = 1 WHERE id = 2",
         "S6",
-        "line 2 says 1 and ",
+        "line 2 says 1 USD and ",
     ),
     (
         "UPDATE pricing.subscription_cost_history SET old_breakdown = NULL WHERE id = 4",
@@ -96,7 +96,14 @@ TAMPERED = [
         "S6",
         "line 4 names price version 99",
     ),
+    (
+        "UPDATE pricing.subscription_cost_history SET old_total_minor = 1 WHERE id = 4",
+        "S6",
+        "starts from the cost before",
+    ),
     ("UPDATE public.subscriptions SET total_minor = 7", "S6", "as the newest line says"),
+    ("UPDATE public.subscriptions SET tax_rate_applied = 0", "S6", "as the newest line says"),
+    ("UPDATE public.subscriptions SET delivery_cost_minor = 7", "S6", "as the newest line says"),
     ("UPDATE pricing.rollout_items SET outcome = NULL", "S7", "= listed"),
     (
         "UPDATE pricing.rollout_items SET outcome = 'failed', detail = NULL WHERE price_version = 2",

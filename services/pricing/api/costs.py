@@ -19,13 +19,17 @@ router = APIRouter(prefix="/subscriptions", tags=["subscriptions"])
 
 
 class ComponentView(View):
-    """A line of the document; the amounts of all add up to `total_minor`."""
+    """A line of the document; the amounts of all add up to `total_minor`.
+
+    `cause_id` is the event or request that brought it; of what a version says, its publication.
+    """
 
     part: Part
     amount_minor: int
     detail: str
     price_version: int | None
     variant_id: UUID | None
+    cause_id: str | None
 
 
 class CauseView(View):
@@ -39,7 +43,8 @@ class CauseView(View):
 class CostView(View):
     """The line of the history that was in effect `at`, as known `as_known_at`.
 
-    `recomputed`: computing it again from the versions and the box it names gives the same cents.
+    `recomputed`: computing it again from the versions and the box it names gives the same; `fault`: what, if not.
+    `canceled_at`: since when it is delivered no more, where that was by then.
     """
 
     subscription_id: UUID
@@ -60,6 +65,8 @@ class CostView(View):
     causes: list[CauseView]
     breakdown: CostBreakdown
     recomputed: bool
+    fault: str | None
+    canceled_at: datetime | None
 
 
 @router.get("/{subscription_id}/cost", dependencies=[SUBSCRIPTIONS_READ])
@@ -101,4 +108,6 @@ def _view(found: Explained, at: datetime, as_known_at: datetime) -> CostView:
         causes=[CauseView.model_validate(each) for each in found.causes],
         breakdown=found.breakdown,
         recomputed=found.recomputed,
+        fault=found.fault,
+        canceled_at=found.canceled_at,
     )
