@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pricing.alone import given
 from services.pricing.campaign import Campaign, Group, row_of
 from services.pricing.domain import Box
-from services.pricing.pricing_sql import LOCK, WINDOW, Shape, covered, members
+from services.pricing.pricing_sql import LOCK, Shape, covered, members
 from shared.errors import Conflict
 from shared.events import CostBreakdown
 
@@ -91,7 +91,6 @@ class Turn:
     """Whose turn it is, and up to which id everybody has had it."""
 
     ids: Sequence[UUID]
-    busy: Sequence[UUID]  # whose rows somebody else is changing this moment
     first: UUID
     reached: UUID
 
@@ -113,25 +112,28 @@ def shape_of(campaign: Campaign) -> Shape:
 
 
 async def next_turn(
-    session: AsyncSession, campaign: Campaign, reached: UUID | None, rows: int, *, lock: bool
+    session: AsyncSession, campaign: Campaign, reached: UUID | None, rows: int
 ) -> Turn:
-    """The next `rows` at most of those the scope covers, after `reached`; locked if asked for."""
+    """The next `rows` at most of those the scope covers, after `reached`."""
     first = FIRST_ID if reached is None else UUID(int=reached.int + 1)
     scope = covered(campaign.layer.scope)
-    window = rows if campaign.layer.scope.everything else max(rows, WINDOW_ROWS)
-    last = await session.scalar(WINDOW, {"first": first, "rows": window}) or LAST_ID
-    values = scope.values | {"first": first, "last": last, "rows": rows}
-    ids = (await session.scalars(members(scope.condition), values)).all()
-    reached = ids[-1] if len(ids) == rows else last
-    ours, busy = await lock_free(session, ids) if lock else (ids, ())
-    return Turn(ours, busy, first, reached)
+    most = rows if campaign.layer.scope.everything else max(rows, WINDOW_ROWS)
+    values = scope.values | {"first": first, "most": most, "end": LAST_ID, "rows": rows}
+    found = (await session.execute(members(scope.condition), values)).one()
+    ids: Sequence[UUID] = found.ids
+    return Turn(ids, first, ids[-1] if len(ids) == rows else found.last or LAST_ID)
 
 
 async def lock_free(
     session: AsyncSession, ids: Sequence[UUID]
 ) -> tuple[Sequence[UUID], Sequence[UUID]]:
-    """Lock those that nobody else is changing, in order of id, without waiting; the others come back second."""
-    ours = (await session.scalars(LOCK, {"ids": ids})).all() if ids else []
+    """Lock those that nobody else is changing, in order of id, without waiting; the others come back second.
+
+    What the caller then does before it commits, the storefront may wait for.
+    """
+    ours: Sequence[UUID] = []
+    if ids:
+        ours = (await session.execute(LOCK, {"ids": ids})).one().ours
     locked = set(ours)
     return ours, [each for each in ids if each not in locked]
 

@@ -19,6 +19,10 @@ from shared.trace import Cause
 STOREFRONT = "storefront"
 LOYALTY = "loyalty"
 OTHER_TIER = "the loyalty tier changed"
+# A batch lets go of its rows sooner than wait longer for one that a slow transaction of the storefront holds: it
+# comes again, and the storefront neither waits for us meanwhile nor is a deadlock's victim, which is looked for
+# after a second.
+PATIENCE = text("SET LOCAL lock_timeout = '250ms'")
 
 
 async def price_changed_subscriptions(
@@ -29,6 +33,7 @@ async def price_changed_subscriptions(
     The row decides, not the fact: whatever pricing's own API or a rollout has priced meanwhile matches
     already, and of several facts about one subscription the last is the reason.
     """
+    await session.execute(PATIENCE)
     whys = {
         fact.subscription_id: Why(STOREFRONT, Cause.of(fact), fact.occurred_at) for fact in facts
     }
@@ -49,6 +54,7 @@ async def note_points(session: AsyncSession, facts: Sequence[PointsChanged]) -> 
             newest[str(fact.subscription_id)] = (fact.revision, fact.subscription_points)
     if not newest:
         return
+    await session.execute(PATIENCE)
     ids = sorted(newest)
     noted = {"ids": ids, "revisions": [newest[i][0] for i in ids]}
     fresh = [str(i) for i in await session.scalars(_NOTE, noted)]
@@ -61,6 +67,7 @@ async def follow_tiers(session: AsyncSession, facts: Sequence[TierChanged]) -> N
     newest: dict[str, TierChanged] = {}
     for fact in sorted(facts, key=lambda fact: fact.revision):
         newest[str(fact.customer_id)] = fact
+    await session.execute(PATIENCE)
     # Before any row is locked, as everybody does who prices.
     layers = await current_versions(session)
     users = sorted(newest)
@@ -87,6 +94,7 @@ async def follow_renewals(session: AsyncSession, facts: Sequence[RenewalChanged]
 
     A period never goes back: what was paid twice over, or heard again, changes nothing.
     """
+    await session.execute(PATIENCE)
     # Locked in order of id, as everybody locks subscriptions here.
     for fact in sorted(facts, key=lambda fact: (fact.subscription_id, fact.revision)):
         match fact.status:

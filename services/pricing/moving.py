@@ -13,7 +13,7 @@ from services.pricing.chunk import Known, ask, dumps, shape_of
 from services.pricing.costs import CostChange, Why, record, stamp
 from services.pricing.domain import CostKind
 from services.pricing.models import Rollout
-from services.pricing.rollout_sql import HOLD_TRIGGER, RELEASE_TRIGGER, RULE_ALONE, SETTLE, move
+from services.pricing.rollout_sql import RULE_ALONE, SETTLE, move
 from shared import log
 from shared.events import SubscriptionCostChanged, derived_id
 
@@ -62,12 +62,10 @@ class Chunk:
 
 
 async def move_chunk(chunk: Chunk) -> None:
-    """Price, compare, write, say: those that are plain in SQL, the others one by one."""
+    """Price, compare, write, say, those locked: whoever is plain in SQL, the others one by one."""
     session, campaign = chunk.session, chunk.campaign
-    await session.execute(HOLD_TRIGGER)
     statement = move(shape_of(campaign))
     answer = await ask(session, statement, chunk.values(), campaign, chunk.known)
-    await session.execute(RELEASE_TRIGGER)
     drifted = sum(int(row["drifted"]) for row in answer.rows)
     if answer.alone:
         drifted += await _move_alone(chunk, await price_alone(session, campaign, answer.alone))

@@ -129,7 +129,7 @@ async def _walk(
     session: AsyncSession, preview: Preview, campaign: Campaign, walker: Walker
 ) -> None:
     known = walker.known.of(("preview", preview.id))
-    turn = await next_turn(session, campaign, preview.listed_to, walker.rows, lock=False)
+    turn = await next_turn(session, campaign, preview.listed_to, walker.rows)
     totals = Totals.of(preview.totals)
     if turn.ids:
         chunk = Chunk(session, preview, campaign, turn.ids)

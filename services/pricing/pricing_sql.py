@@ -215,18 +215,18 @@ MEMBERS = (
     "public.subscriptions s LEFT JOIN public.addresses a ON a.id = s.delivery_address_id"
     " LEFT JOIN user_tiers u ON u.user_id = s.user_id"
 )
-# The last of so many ids from `first` on; no row where fewer are left.
-WINDOW = text(
-    "SELECT id FROM public.subscriptions WHERE id >= :first ORDER BY id OFFSET :rows - 1 LIMIT 1"
-)
 
 
+@lru_cache(maxsize=64)
 def members(condition: str) -> TextClause:
-    """The next ids in a window of ids that a scope covers, and are not canceled."""
-    return text(
-        f"SELECT s.id FROM {MEMBERS} WHERE s.id >= :first AND s.id <= :last AND s.status <> 'canceled'"
-        f" AND {condition} ORDER BY s.id LIMIT :rows"
-    )
+    """The next ids that a scope covers, and are not canceled, among the next `most`; and the last of those."""
+    return text(f"""
+WITH reach AS (SELECT id FROM public.subscriptions WHERE id >= :first ORDER BY id OFFSET :most - 1 LIMIT 1)
+SELECT (SELECT id FROM reach) AS last, ARRAY(
+    SELECT s.id FROM {MEMBERS}
+    WHERE s.id >= :first AND s.id <= coalesce((SELECT id FROM reach), :end) AND s.status <> 'canceled'
+        AND {condition} ORDER BY s.id LIMIT :rows) AS ids
+""")
 
 
 def membership(condition: str) -> TextClause:
@@ -237,8 +237,10 @@ def membership(condition: str) -> TextClause:
 
 
 # Whoever is in somebody else's hands is left for later: who waits for a row while he holds others makes
-# everybody wait, and may be one half of a deadlock.
-LOCK = text(
-    "SELECT id FROM public.subscriptions WHERE id = ANY (CAST(:ids AS uuid[]))"
-    " ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
-)
+# everybody wait, and may be one half of a deadlock.  What then changes is the price, and no SubscriptionChanged
+# but subscription_cost_changed says so.
+LOCK = text("""
+SELECT set_config('farebox.pricing', 'on', true) AS held, ARRAY(
+    SELECT id FROM public.subscriptions WHERE id = ANY (CAST(:ids AS uuid[]))
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS ours
+""")

@@ -163,14 +163,16 @@ async def _walk(chunk: Chunk, rows: int) -> int:
     rollout, campaign = chunk.rollout, chunk.campaign
     at_once = campaign.at_once or campaign.replaced_by is not None
     await chunk.session.execute(WALK, {"walks": WALKS, "version": chunk.version})
-    turn = await next_turn(chunk.session, campaign, rollout.listed_to, rows, lock=at_once)
-    chunk = replace(chunk, ids=turn.ids)
-    await settle(chunk, [item(each, None) | {"due_at": chunk.why.at} for each in turn.busy])
-    if turn.ids and at_once:
-        await move_chunk(chunk)
-    elif turn.ids:
-        await list_chunk(chunk)
+    turn = await next_turn(chunk.session, campaign, rollout.listed_to, rows)
+    # Before any row is locked: from then on the storefront may wait.
     await _reached(chunk.session, rollout, turn)
+    if turn.ids and at_once:
+        ours, busy = await lock_free(chunk.session, turn.ids)
+        if ours:
+            await move_chunk(replace(chunk, ids=ours))
+        await settle(chunk, [item(each, None) | {"due_at": chunk.why.at} for each in busy])
+    elif turn.ids:
+        await list_chunk(replace(chunk, ids=turn.ids))
     return 1
 
 
@@ -178,13 +180,14 @@ async def _reached(session: AsyncSession, rollout: Rollout, turn: Turn) -> None:
     """Whoever the preview knew and the walk did not find up to here is excluded."""
     values = {"version": rollout.price_version, "preview": rollout.preview_id}
     if rollout.preview_id is not None:
-        between = {"first": turn.first, "last": turn.reached}
+        between = {"first": turn.first, "last": turn.reached, "found": turn.ids}
         await session.execute(MISSING, values | between)
     rollout.listed_to = turn.reached
     if turn.over and rollout.status == "listing":
         rollout.status = "running"
     elif turn.over and rollout.resume_status == "listing":
         rollout.resume_status = "running"
+    await session.flush()
 
 
 async def _carry_out(chunk: Chunk) -> int:
@@ -223,7 +226,7 @@ async def _give_up(
 ) -> int:
     """Whom a canceled rollout had not come to yet ends as deferred: nobody is left without an outcome."""
     if rollout.resume_status == "listing":
-        turn = await next_turn(session, campaign, rollout.listed_to, GIVE_UP_ROWS, lock=False)
+        turn = await next_turn(session, campaign, rollout.listed_to, GIVE_UP_ROWS)
         await _canceled(session, rollout, turn.ids)
         await _reached(session, rollout, turn)
         return 1

@@ -37,6 +37,7 @@ ACCEPTED = "coalesce(t.code = 'accepted', false)"
 EFFECTIVE = "coalesce(t.effective_at, greatest(CAST(:effective_from AS timestamptz), p.created_at))"
 
 # In the order of the ids everywhere: as everybody locks subscriptions, and as their facts are to be read.
+# What may be there already is known from reading it: an upsert of each row would lock and look once more.
 EFFECTS = """
 updated AS (
     UPDATE public.subscriptions s SET cost_breakdown = m.new, total_minor = m.total,
@@ -57,9 +58,11 @@ updated AS (
         changed_by, cause, now(), line_hash
     FROM moved ORDER BY id
 ), revised AS (
-    INSERT INTO subscription_revisions AS r (subscription_id, revision, head)
-    SELECT id, revision, line_hash FROM moved ORDER BY id
-    ON CONFLICT (subscription_id) DO UPDATE SET revision = excluded.revision, head = excluded.head
+    UPDATE subscription_revisions r SET revision = m.revision, head = m.line_hash
+    FROM moved m WHERE r.subscription_id = m.id AND m.last IS NOT NULL
+), first_revised AS (
+    INSERT INTO subscription_revisions (subscription_id, revision, head)
+    SELECT id, revision, line_hash FROM moved WHERE last IS NULL ORDER BY id
 ), said AS (
     INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
     SELECT event::uuid, 'pricing', user_id::text, 'pricing.subscription_cost_changed',
@@ -76,30 +79,33 @@ updated AS (
             'traceparent', concat('00-', CAST(:trace AS text), '-', substr(event, 1, 16), '-01'))
     FROM moved ORDER BY id
 ), settled AS (
-    INSERT INTO rollout_items AS old (price_version, subscription_id, outcome, code, detail, effective_at)
-    SELECT CAST(:version AS integer), id, outcome, code,
-        coalesce(detail, CAST(:details AS jsonb) ->> code), effective_at
-    FROM ruled ORDER BY id
-    ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.outcome,
-        code = excluded.code, detail = excluded.detail, effective_at = excluded.effective_at
+    INSERT INTO rollout_items (price_version, subscription_id, outcome, code, detail, effective_at)
+    SELECT CAST(:version AS integer), id, outcome, code, {detail}, effective_at
+    FROM ruled WHERE NOT listed ORDER BY id
+), settled_before AS (
+    UPDATE rollout_items i SET outcome = r.outcome, code = r.code, detail = r.detail, effective_at = r.effective_at
+    FROM (SELECT id, outcome, code, {detail} AS detail, effective_at FROM ruled WHERE listed) r
+    WHERE i.price_version = CAST(:version AS integer) AND i.subscription_id = r.id
 )"""
+DETAIL = "coalesce(detail, CAST(:details AS jsonb) ->> code)"
 
 
 @lru_cache(maxsize=4)
 def move(shape: Shape) -> TextClause:
     """Answers with how many came out otherwise than they were previewed, beside what `left` answers."""
-    effects = EFFECTS.format(variants=", variants = m.new -> 'variants'" if shape.prices else "")
+    variants = ", variants = m.new -> 'variants'" if shape.prices else ""
+    effects = EFFECTS.format(variants=variants, detail=DETAIL)
     return text(f"""
 WITH {priced(shape)}, rulings AS (
     SELECT p.*, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling,
-        i.outcome = 'moved' AS previewed
+        i.outcome = 'moved' AS previewed, t.price_version IS NOT NULL AS listed
     FROM priced p{BESIDE}
     LEFT JOIN LATERAL (
         SELECT * FROM subscription_revisions r WHERE r.subscription_id = p.id LIMIT 1) r ON true
     OFFSET 0
 ), ruled AS MATERIALIZED (
     SELECT id, user_id, status, currency, billing_interval, old, new, part, delivery, old_total, total, tax,
-        effective_at, last, head, accepted, coalesce(code = 'restored', false) AS restores, detail,
+        effective_at, last, head, accepted, listed, coalesce(code = 'restored', false) AS restores, detail,
         CASE WHEN verdict IS NOT NULL THEN verdict WHEN ruling = 'not_told' THEN 'kept'
             WHEN ruling IS NOT NULL THEN 'deferred' WHEN same THEN 'kept' ELSE 'moved' END AS outcome,
         CASE WHEN verdict IS NOT NULL THEN code WHEN ruling IS NOT NULL THEN ruling
@@ -147,7 +153,7 @@ ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.ou
     notice_id = coalesce(excluded.notice_id, old.notice_id)
 """)
 
-# Of the preview's, those that the walk did not find between these ids: nobody is left without an outcome.
+# Of the preview's, those whom the walk did not find between these ids: nobody is left without an outcome.
 MISSING = text("""
 INSERT INTO rollout_items (price_version, subscription_id, outcome, code, detail)
 SELECT CAST(:version AS integer), p.subscription_id, 'excluded',
@@ -159,6 +165,7 @@ LEFT JOIN LATERAL (SELECT true AS there FROM rollout_items i WHERE i.price_versi
     AND i.subscription_id = p.subscription_id LIMIT 1) i ON true
 LEFT JOIN LATERAL (SELECT id, status FROM public.subscriptions s WHERE s.id = p.subscription_id LIMIT 1) s ON true
 WHERE p.preview_id = :preview AND p.subscription_id BETWEEN :first AND :last AND i.there IS NULL
+    AND p.subscription_id NOT IN (SELECT unnest(CAST(:found AS uuid[])))
 ORDER BY p.subscription_id
 """)
 
@@ -240,7 +247,3 @@ WAITING = text("""
 SELECT subscription_id FROM rollout_items
 WHERE price_version = :version AND outcome IS NULL ORDER BY subscription_id LIMIT :rows
 """)
-
-# Not a SubscriptionChanged: what changes here is the price, and subscription_cost_changed says so.
-HOLD_TRIGGER = text("SELECT set_config('farebox.pricing', 'on', true)")
-RELEASE_TRIGGER = text("SELECT set_config('farebox.pricing', '', true)")
