@@ -33,11 +33,11 @@ async def price_changed_subscriptions(
     The row decides, not the fact: whatever pricing's own API or a rollout has priced meanwhile matches
     already, and of several facts about one subscription the last is the reason.
     """
-    await session.execute(PATIENCE)
     whys = {
         fact.subscription_id: Why(STOREFRONT, Cause.of(fact), fact.occurred_at) for fact in facts
     }
     versions = await current_versions(session)
+    await session.execute(PATIENCE)
     await reprice(session, versions, whys)
     # After their rows are locked, as a rollout does it.
     ids = {"ids": sorted(whys)}
@@ -67,9 +67,9 @@ async def follow_tiers(session: AsyncSession, facts: Sequence[TierChanged]) -> N
     newest: dict[str, TierChanged] = {}
     for fact in sorted(facts, key=lambda fact: fact.revision):
         newest[str(fact.customer_id)] = fact
-    await session.execute(PATIENCE)
     # Before any row is locked, as everybody does who prices.
     layers = await current_versions(session)
+    await session.execute(PATIENCE)
     users = sorted(newest)
     heard = {
         "users": users,
