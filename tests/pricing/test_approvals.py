@@ -5,7 +5,13 @@ import pytest
 
 from services.pricing import preview, rollout
 from services.pricing.drafts import ConfigDraft
-from services.pricing.life import approve, create_draft, latest_preview, start_preview
+from services.pricing.life import (
+    approve,
+    create_draft,
+    latest_preview,
+    revise_draft,
+    start_preview,
+)
 from shared.db import Sessions
 from tests.conftest import Database
 from tests.pricing.conftest import (
@@ -41,6 +47,8 @@ REFUSED_BY_THE_DATABASE = {
     "previewed": [
         (f"{APPROVE} approved_by = 'ada', approved_hash = preview_hash", "configs_approved"),
         (f"{APPROVE} approved_by = ' Ada', approved_hash = preview_hash", "wrote a part of it"),
+        # who edited it is an author as who wrote it first
+        (f"{APPROVE} approved_by = 'eve', approved_hash = preview_hash", "configs_approved"),
         (f"{APPROVE} approved_by = 'zoe', approved_hash = 'other'", "configs_approved"),
         ("UPDATE previews SET counted = 7", "what it showed stands"),
         ("UPDATE preview_items SET new_total_minor = 7", "permission denied"),
@@ -79,9 +87,10 @@ async def test_the_database_itself_refuses(
     if status == "active":
         await publish_previewed(sessions, clock.pass_(hours=1), DEARER)
     else:
-        author = decision("ada", clock.pass_(hours=1))
+        author, draft = decision("ada", clock.pass_(hours=1)), ConfigDraft.model_validate(DEARER)
         async with sessions.begin() as session:
-            config = await create_draft(session, ConfigDraft.model_validate(DEARER), author)
+            config = await create_draft(session, draft, author)
+            await revise_draft(session, config.version, draft, decision("eve", clock.now))
             if status != "draft":
                 await start_preview(session, config.version, author)
         while await preview.run_once(sessions, clock) or await rollout.run_once(sessions, clock):
