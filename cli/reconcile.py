@@ -29,6 +29,7 @@ from shared.settings import Settings
 
 SHOWN = 20
 AGE = re.compile(r"(\d{1,4})([dh])", re.ASCII)
+ACCOUNT = re.compile(r"acct_[A-Za-z0-9]{1,250}", re.ASCII)
 # A list for people ends somewhere; the route pages on.
 MOST_PAYOUTS = 500
 
@@ -47,11 +48,13 @@ def reconcile_payments(
     settings = current_settings()
     if not settings.stripe_api_key:
         raise UsageFault("STRIPE_API_KEY is not set: only Stripe knows what never came")
+    if account is not None and not ACCOUNT.fullmatch(account):
+        raise UsageFault(f"--account {account!r}: a connected account's id, such as acct_1Abc")
     begin = None if since is None else moment_of(since, utc_now())
     with warnings_on_stderr():
         report = asyncio.run(_reconcile(settings, begin, account))
     if as_json:
-        print(json.dumps({**asdict(report), "ok": report.ok}, default=str))
+        print(json.dumps({**asdict(report), "ok": report.ok}, default=_text))
     else:
         _print(report)
     if not report.ok:
@@ -82,6 +85,11 @@ def moment_of(text: str, now: datetime) -> datetime:
     if moment >= now:
         raise UsageFault(f"--since {text} lies ahead")
     return moment
+
+
+def _text(value: object) -> str:
+    """Times as every route writes them, not as Python shows them."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 @contextmanager

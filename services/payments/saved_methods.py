@@ -1,7 +1,8 @@
 """What a customer may be charged with off-session, learnt from what they paid with and had saved for that.
 
 Stripe attaches a payment's method to its customer where the payment said `setup_future_usage: off_session`.  The latest
-such payment counts, and not against what was given later over HTTP.
+such payment counts, and not against what was given later over HTTP.  What a customer has saved with another account is
+that account's: it is learnt only where their renewals are charged there already.
 """
 
 from collections.abc import Collection
@@ -36,19 +37,21 @@ LEARN = """
 INSERT INTO payment_methods AS m (user_id, stripe_customer_id, stripe_payment_method_id, account,
     updated_at, learnt_from, is_news)
 SELECT *, true FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
-    AS new (user_id, customer, method, account, at, payment) ORDER BY user_id
+    AS new (user_id, customer, method, account, at, payment)
+WHERE account IS NOT DISTINCT FROM
+    (SELECT known.account FROM payment_methods known WHERE known.user_id = new.user_id)
+ORDER BY user_id
 ON CONFLICT (user_id) DO UPDATE SET
     stripe_customer_id = excluded.stripe_customer_id,
     stripe_payment_method_id = excluded.stripe_payment_method_id,
-    account = excluded.account,
     updated_at = excluded.updated_at,
     learnt_from = CASE WHEN {is_other} THEN excluded.learnt_from ELSE m.learnt_from END,
     revision = m.revision + ({is_other})::int,
     is_news = m.is_news OR {is_other}
-WHERE m.updated_at < excluded.updated_at
+WHERE m.updated_at < excluded.updated_at AND m.account IS NOT DISTINCT FROM excluded.account
 """.format(
-    is_other="(m.stripe_customer_id, m.stripe_payment_method_id, m.account)"
-    " IS DISTINCT FROM (excluded.stripe_customer_id, excluded.stripe_payment_method_id, excluded.account)"
+    is_other="(m.stripe_customer_id, m.stripe_payment_method_id)"
+    " IS DISTINCT FROM (excluded.stripe_customer_id, excluded.stripe_payment_method_id)"
 )
 
 
@@ -78,7 +81,8 @@ def learnt(payment: str, folded: Fold, seen: PaymentState) -> Learnt | None:
 async def learn(connection: asyncpg.Connection, news: Collection[Learnt]) -> None:
     if not news:
         return
-    latest = {each.user_id: each for each in sorted(news, key=lambda each: (each.at, each.payment))}
+    ordered = sorted(news, key=lambda each: (each.at, each.payment))
+    latest = {(each.user_id, each.account): each for each in ordered}
     rows = list(latest.values())
     await connection.execute(
         LEARN,

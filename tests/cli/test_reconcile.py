@@ -31,6 +31,7 @@ def test_what_never_arrived_is_mended_and_told_and_then_there_is_nothing(
     found = farebox("payments", "reconcile", "--since", "30d", "--json")
     report = json.loads(found.out)
     assert (found.code, report["ok"]) == (0, True), found
+    assert "T" in report["since"]
     assert report["found"] == report["mended"] == report["looked"]["events"] > 4
     assert {gap["kind"] for gap in report["gaps"]} == {"event"}
     again = farebox("payments", "reconcile", "--since", "30d")
@@ -60,6 +61,12 @@ def test_without_a_key_it_says_so(farebox: Farebox, monkeypatch: pytest.MonkeyPa
     refused = farebox("payments", "reconcile")
     assert refused.code == 2
     assert "STRIPE_API_KEY" in refused.err
+
+
+def test_what_is_no_account_is_refused_before_stripe_is_asked(farebox: Farebox) -> None:
+    refused = farebox("payments", "reconcile", "--account", "my shop")
+    assert refused.code == 2
+    assert "--account 'my shop'" in refused.err
 
 
 @pytest.mark.parametrize(

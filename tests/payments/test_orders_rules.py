@@ -42,7 +42,7 @@ def test_what_is_promised_cannot_be_given_back_again() -> None:
 
 
 def test_of_an_unpaid_payment_nothing_is_refunded_and_it_says_what_to_do() -> None:
-    with pytest.raises(RefundExceedsPayment, match="cancel it instead"):
+    with pytest.raises(RefundExceedsPayment, match="canceled, not refunded"):
         rules.refund_minor(replace(WHOLE, received_minor=0), None)
 
 

@@ -85,7 +85,9 @@ def refund_minor(given: Given, wanted_minor: int | None) -> int:
             dispute=disputed[0],
         )
     if given.received_minor == 0:
-        raise RefundExceedsPayment("nothing was received yet: cancel it instead", received_minor=0)
+        raise RefundExceedsPayment(
+            "nothing was received: what is not paid is canceled, not refunded", received_minor=0
+        )
     left = given.left_minor
     minor = left if wanted_minor is None else wanted_minor
     if not 0 < minor <= left:

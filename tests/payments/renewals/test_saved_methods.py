@@ -1,9 +1,11 @@
 """What a customer pays with and has saved is what their renewals are charged with, in whatever order that is told."""
 
-from uuid import UUID
+from datetime import timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.payments.saved_methods import Learnt, learn
 from tests.payments.renewals.conftest import World
 from tests.payments.renewals.test_stories import PERIOD
 
@@ -109,3 +111,26 @@ async def test_one_that_was_given_later_is_kept(world: World) -> None:
     given = await method_of(world, user)
     await world.hear_stripe()
     assert await method_of(world, user) == given
+
+
+@pytest.mark.parametrize("account", [None, "acct_ours"])
+async def test_what_was_saved_with_another_account_is_not_charged_for_this_ones_renewals(
+    world: World, account: str | None
+) -> None:
+    user, stranger, later = uuid4(), uuid4(), world.now + timedelta(days=1)
+    await world.owner.execute(
+        "INSERT INTO payments.payment_methods (user_id, stripe_customer_id,"
+        " stripe_payment_method_id, account, updated_at) VALUES ($1, 'cus_1', 'pm_1', $2, $3)",
+        user,
+        account,
+        world.now,
+    )
+    async with world.pool.acquire() as connection:
+        # One batch of the fold: of both accounts, and of somebody nothing is known of.
+        bought = [Learnt(later, "pi_1", user, "cus_2", "pm_2", account)]
+        for who in (user, stranger):
+            bought.append(Learnt(later, "pi_2", who, "cus_3", "pm_3", "acct_elsewhere"))
+        await learn(connection, bought)
+    known = await method_of(world, user)
+    assert known == ("cus_2", "pm_2", 2, "pi_1", True)
+    assert await method_of(world, stranger) is None
