@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-WANTED_REVISION = "018"
+WANTED_REVISION = "019"
 # PostgreSQL's insufficient_privilege.
 MAY_NOT = "42501"
 OLDER_REVISIONS = frozenset(
