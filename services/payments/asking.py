@@ -3,7 +3,7 @@
 Stripe is asked between transactions.  A crash after the answer asks again: one question has one event id.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import asyncpg
 
@@ -14,12 +14,14 @@ from services.payments.fold_records import (
     WHOSE_PAYMENT,
 )
 from services.payments.gateway import (
+    BACKOFF,
     Question,
     StripeAway,
     StripeClient,
     UnknownToStripe,
     answer_body,
     open_envelope,
+    patience,
 )
 from services.payments.store import Arrival, insert
 from shared import lease, log
@@ -28,13 +30,6 @@ from shared.clock import Clock
 LEASE = "ask"
 # Few enough to be asked one after the other before the lease ends, at the usual 0.2 s each.
 BATCH_QUESTIONS = 20
-BACKOFF = (
-    timedelta(seconds=2),
-    timedelta(seconds=10),
-    timedelta(minutes=1),
-    timedelta(minutes=10),
-    timedelta(hours=1),
-)
 
 DUE = """
 SELECT id, subject, phase, second, livemode, account, attempts FROM stripe_questions
@@ -126,13 +121,11 @@ async def _postpone(
     pool: asyncpg.Pool, row: asyncpg.Record, away: StripeAway, now: datetime
 ) -> None:
     """Where Stripe would answer no other question either, none is asked before it said so."""
-    said = away.data.get("retry_after_seconds")
-    rest = timedelta(seconds=said if isinstance(said, int) else 0)
-    wait = BACKOFF[min(row["attempts"], len(BACKOFF) - 1)]
+    again_at = now + patience(row["attempts"] + 1, away)
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(POSTPONE, row["id"], away.detail, now + max(wait, rest))
+        await connection.execute(POSTPONE, row["id"], away.detail, again_at)
         if away.is_of_all:
-            await connection.execute(LATER, now + max(BACKOFF[0], rest))
+            await connection.execute(LATER, now + max(BACKOFF[0], away.retry_after))
 
 
 async def tidy_once(pool: asyncpg.Pool) -> int:

@@ -8,8 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from services.payments import asking
-from services.payments.gateway import StripeClient
+from services.payments.gateway import BACKOFF, StripeClient
 from tests.payments.conftest import Hands, Service
 from tests.payments.test_asking import assert_true, events_of, rebuilds_alike
 from tests.sandbox.conftest import RunningSandbox, sandbox
@@ -75,7 +74,7 @@ async def test_an_answer_that_is_none_is_tried_again_later_and_holds_nobody_up(
     assert first in str(question["subject"])
     assert question["attempts"] == 1
     assert "Stripe" in str(question["last_error"])
-    assert question["ask_after"] == hands.now + asking.BACKOFF[0]
+    assert question["ask_after"] == hands.now + BACKOFF[0]
 
     hands.later(3)
     client = StripeClient("sk_test_payments", sandbox.url)

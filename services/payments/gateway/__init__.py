@@ -1,7 +1,7 @@
 """Stripe's door: the only room that knows Stripe's client, its shapes and its names."""
 
 from services.payments.gateway.afterwards import Nothing
-from services.payments.gateway.away import StripeAway, StripeBarred
+from services.payments.gateway.away import BACKOFF, StripeAway, StripeBarred, patience
 from services.payments.gateway.balance import Line, PaidOut, line_of, payout_of
 from services.payments.gateway.client import (
     Delivered,
@@ -39,6 +39,7 @@ from services.payments.gateway.signature import SignatureRefused, verify
 from services.payments.gateway.translate import Thin, Understood, translate
 
 __all__ = [
+    "BACKOFF",
     "CAPTURE_KEY",
     "ORDER_KEY",
     "Asking",
@@ -80,6 +81,7 @@ __all__ = [
     "open_envelope",
     "ordered_body",
     "page_of",
+    "patience",
     "payment_subject",
     "payout_of",
     "redact",

@@ -1,5 +1,6 @@
 """Stripe did not answer, or would not listen: what is known of why."""
 
+from datetime import timedelta
 from typing import Literal
 
 import stripe
@@ -8,6 +9,14 @@ from shared.errors import Unavailable
 
 # What Stripe, or a proxy before it, may ask us to wait at most.
 LONGEST_RETRY_AFTER_SECONDS = 3_600
+# Most of Stripe's troubles pass in seconds; a longer one is not made worse by everybody asking.
+BACKOFF = (
+    timedelta(seconds=2),
+    timedelta(seconds=10),
+    timedelta(minutes=1),
+    timedelta(minutes=10),
+    timedelta(hours=1),
+)
 # What Stripe says of an object of live mode to a key of test mode, and the other way round.
 OF_THE_OTHER_MODE = "a similar object exists in"
 Bar = Literal["api_key_refused", "permission_refused", "wrong_mode", "idempotency_error"]
@@ -28,6 +37,12 @@ class StripeAway(Unavailable):
         return bool(self.data.get("is_of_all"))
 
     @property
+    def retry_after(self) -> timedelta:
+        """Zero where Stripe did not say when to come again."""
+        said = self.data.get("retry_after_seconds")
+        return timedelta(seconds=said if isinstance(said, int) else 0)
+
+    @property
     def is_replayed(self) -> bool:
         return bool(self.data.get("is_replayed"))
 
@@ -40,6 +55,11 @@ class StripeBarred(StripeAway):
     def __init__(self, detail: str, bar: Bar) -> None:
         super().__init__(detail, is_of_all=bar == "api_key_refused")
         self.bar: Bar = bar
+
+
+def patience(failures: int, away: StripeAway) -> timedelta:
+    """How long to wait after the `failures`-th time (from 1) without an answer; no shorter than Stripe said."""
+    return max(away.retry_after, BACKOFF[min(failures, len(BACKOFF)) - 1])
 
 
 def away(error: stripe.StripeError) -> StripeAway:

@@ -24,6 +24,7 @@ from services.payments.gateway import (
     find,
     open_envelope,
     ordered_body,
+    patience,
     told_of,
 )
 from services.payments.orders import held
@@ -48,13 +49,6 @@ STRIPE_IS_AT_IT = timedelta(minutes=10)
 KEYS_FORGOTTEN = timedelta(hours=24)
 # Whoever confirmed a payment waits no longer than this, and is not to be charged after that.
 CONFIRMATION_LIVES = timedelta(hours=1)
-BACKOFF = (
-    timedelta(seconds=2),
-    timedelta(seconds=10),
-    timedelta(minutes=1),
-    timedelta(minutes=10),
-    timedelta(hours=1),
-)
 
 # Committed before Stripe is asked: from `first_asked_at` on the order may have been carried out.
 CLAIM = """
@@ -301,7 +295,5 @@ async def put_off(
         await held.hold(connection, order.id, away, was, at)
         return
     logger.warning("order stays open", order_id=str(order.id), error=away.detail)
-    said = away.data.get("retry_after_seconds")
-    asked = timedelta(seconds=said) if isinstance(said, int) else timedelta(0)
-    wait = max(asked, BACKOFF[min(order.attempts, len(BACKOFF)) - 1])
-    await connection.execute(POSTPONE, order.id, away.detail, at + wait)
+    again_at = at + patience(order.attempts, away)
+    await connection.execute(POSTPONE, order.id, away.detail, again_at)
