@@ -1,17 +1,14 @@
 """`farebox explain subscription ID --at DAY`: what it cost then, component by component, and why."""
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 from cli.database import transaction_of
 from cli.moments import last_moment
 from cli.trail import Row, Section
 from services.pricing.explaining import Explained, explain
+from services.pricing.scopes import LAST
 from shared.money import format_minor
 from shared.settings import Settings
-
-# Whatever is recorded is known by then.
-FOR_EVER = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 async def cost_at(
@@ -20,7 +17,7 @@ async def cost_at(
     """Raises UsageFault, NoCostKnown."""
     zone = settings.time_zone
     moment = last_moment("--at", at, zone)
-    known = last_moment("--as-known-at", as_known_at, zone) if as_known_at else FOR_EVER
+    known = last_moment("--as-known-at", as_known_at, zone) if as_known_at else LAST
     async with transaction_of(settings, "pricing") as session:
         return sections(await explain(session, subscription_id, moment, known))
 

@@ -93,8 +93,12 @@ def _opened(out: Path | None, after: int | None) -> Iterator[tuple[BinaryIO, boo
         with nullcontext(sys.stdout.buffer) as stdout:
             yield stdout, False
         return
-    begun = out.exists() and out.stat().st_size > 0
-    with out.open("r+b" if begun else "wb") as file:
+    try:
+        begun = out.exists() and out.stat().st_size > 0
+        opened = out.open("r+b" if begun else "wb")
+    except OSError as error:
+        raise UsageFault(f"{out}: {error.strerror}") from error
+    with opened as file:
         if begun:
             _go_on(file, out, after)
         yield file, begun

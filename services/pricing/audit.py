@@ -135,6 +135,7 @@ FORGOTTEN = """
                 coalesce(nullif(cost_breakdown -> 'price_versions', '[]'),
                     jsonb_build_array(price_version)) AS versions
             FROM public.subscriptions WHERE status <> 'canceled' AND cost_breakdown IS NOT NULL
+                AND variants <> '[]' AND delivery_type IS NOT NULL AND delivery_address_id IS NOT NULL
         ) s
         CROSS JOIN LATERAL (SELECT split_part(s.place, '-', 1) AS country,
             nullif(split_part(s.place, '-', 2), '') AS region) a

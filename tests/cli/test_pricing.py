@@ -16,8 +16,8 @@ from shared.clock import utc_now
 from shared.db import create_engine, create_sessions
 from tests.cli.conftest import Farebox
 from tests.conftest import Database
+from tests.openapi import web
 from tests.pricing.conftest import CONFIG, Shop
-from tests.pricing.test_openapi import web
 
 WRITES = ("pricing:read", "pricing:write", "subscriptions:read")
 
@@ -71,6 +71,8 @@ def exported(farebox: Farebox, file: Path) -> None:
     heading, *lines, end = whole.split(b"\r\n")
     assert (heading[:3], [line[:2] for line in lines], end) == (b"id,", [b"1,", b"2,", b"3,"], b"")
     assert farebox(*command).out.encode() == whole
+    nowhere = farebox(*command, "--out", str(file / "costs.csv"))
+    assert (nowhere.code, nowhere.err.splitlines()) == (2, [nowhere.err.strip()])
     rest = farebox(*command, "--after", "2").out
     assert rest.encode() == b"\r\n".join((heading, lines[2], b""))
     file.write_bytes(whole[: -len(lines[2]) // 2])  # as a killed one may leave it
@@ -105,7 +107,7 @@ def test_a_price_goes_from_draft_to_rollout_by_two_keys(
         "PRICING_DATABASE_URL": database.url_for("pricing"),
     }
     asyncio.run(subscribed(database, 3))
-    with web(environment) as url, worker(database):
+    with web("pricing", environment) as url, worker(database):
         monkeypatch.setenv("FAREBOX_PRICING_URL", url)
         version = str(done("ada", "draft", str(content))["version"])
         digest = str(done("ada", "preview", version)["hash"])

@@ -143,3 +143,20 @@ async def test_whatever_is_done_to_a_line_breaks_its_chain(owner: Sessions) -> N
             *(HEADS_AS_LINES, FACTS_AS_LINES),
         )
         assert await failing(session) == set()
+
+
+@pytest.mark.parametrize(
+    ("opened", "table"),
+    [
+        (UNGUARD, "subscription_cost_history"),
+        (f"GRANT UPDATE (reason) ON {LINES} TO pricing_app", "subscription_cost_history"),
+        ("DROP TRIGGER farebox_append_only ON pricing.catalogue_prices", "catalogue_prices"),
+    ],
+)
+async def test_a_log_that_could_be_rewritten_is_named(
+    owner: Sessions, opened: str, table: str
+) -> None:
+    async with owner() as session:  # rolled back
+        await session.execute(text(opened))
+        [wrong] = [result.detail for result in await checks(session) if not result.ok]
+        assert f"only ever added to: 1 wrong, first {table}" in wrong
