@@ -5,6 +5,7 @@ import typer
 from cli.pricing.drafts import (
     approve,
     draft,
+    lines,
     list_versions,
     preview,
     publish,
@@ -23,7 +24,7 @@ pricing = typer.Typer(
 )
 pricing.command("list")(list_versions)
 pricing.command("show")(show_version)
-for command in (draft, preview, approve, publish, withdraw, revert, notices, told):
+for command in (draft, preview, lines, approve, publish, withdraw, revert, notices, told):
     pricing.command()(command)
 pricing.command("lowest-price")(lowest_price)
 pricing.add_typer(rollout, name="rollout")

@@ -1,10 +1,12 @@
 """Pricing's API as a terminal speaks to it: the caller's key, one line for what is refused."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx
 
@@ -55,18 +57,20 @@ class Door:
                 raise Refused(_problem(answer))
             yield answer
 
-    def pages(self, path: str, most: int) -> list[Json]:
-        """A list, page by page, up to `most`."""
+    def pages(self, path: str, most: int, after: str | int | UUID | None = None) -> list[Json]:
+        """A list, page by page, up to `most`; where there are more it says after which to go on."""
         items: list[Json] = []
-        mark = ""
         joint = "&" if "?" in path else "?"
-        while len(items) < most:
-            page = self.ask("GET", f"{path}{joint}limit={PAGE}{mark}")
+        while True:
+            mark = "" if after is None else f"&after={after}"
+            page = self.ask("GET", f"{path}{joint}limit={min(PAGE, most - len(items))}{mark}")
             items += page["items"]
-            if page["next"] is None:
+            after = page["next"]
+            if after is None or len(items) == most:
                 break
-            mark = f"&after={page['next']}"
-        return items[:most]
+        if after is not None:
+            print(f"the first {most:,}; --after {after} goes on", file=sys.stderr)
+        return items
 
 
 @contextmanager
@@ -95,4 +99,4 @@ def _problem(answer: httpx.Response) -> str:
         f"{each.get('pointer', '')}: {each.get('detail', '')}" for each in said.get("errors", [])
     )
     text = f"{said.get('title', answer.status_code)}: {said.get('detail', '')}"
-    return f"{text} ({where})" if where else text
+    return f"{text} ({where})" if where and where not in text else text

@@ -1,9 +1,10 @@
-"""`farebox pricing draft|preview|approve|publish|withdraw|revert|list`: a price version before it is in force."""
+"""`farebox pricing draft|preview|lines|approve|publish|withdraw|revert|list`: a price version before it is in force."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -11,12 +12,16 @@ from cli.arguments import AsJson
 from cli.edge import Exit, UsageFault, show
 from cli.pricing.door import Door, Json, pricing_door
 from cli.pricing.progress import Pace, follow
+from cli.pricing.totals import print_totals
+from services.pricing.campaign import Outcome
 from shared.money import format_minor
 
 Version = Annotated[int, typer.Argument(min=1, help="The price version.")]
 Because = Annotated[str, typer.Option("--because", help="Why; it is kept with the version.")]
 Hash = Annotated[str, typer.Option("--hash", help="The hash that the preview ended with.")]
-MOST_VERSIONS = 500
+After = Annotated[UUID | None, typer.Option("--after", help="Go on after this one.")]
+Most = Annotated[int, typer.Option("--limit", min=1, help="So many at most.")]
+LINES_MOST = 500
 CONTENT = (
     *("reverts", "admin_percentage", "delivery_cost_minor", "tax_rates", "tax_inclusive"),
     *("variant_prices_minor", "timing", "drift_limit_percent", "preview_hash", "reason"),
@@ -54,12 +59,27 @@ def preview(
     if as_json:
         print(json.dumps(found))
     elif found["status"] == "done":
-        _print_totals(found)
+        print_totals(found)
     else:
         detail = f": {found['detail']}" if found["detail"] else ""
         print(f"preview of price version {version} is {found['status']}{detail}")
     if not start and found["status"] != "done":
         raise typer.Exit(Exit.FAILED)
+
+
+def lines(
+    version: Version,
+    outcome: Annotated[Outcome | None, typer.Option("--outcome", help="Only those.")] = None,
+    after: After = None,
+    limit: Most = LINES_MOST,
+    as_json: AsJson = False,
+) -> None:
+    """Subscription by subscription: what the newest preview says of it, and why."""
+    with pricing_door() as door:
+        path = lines_path(f"/drafts/{version}/preview/subscriptions", outcome)
+        found = door.pages(path, limit, after)
+    rows = [_line(each) for each in found]
+    show(found if as_json else rows, as_json=as_json, empty="there is none")
 
 
 def approve(version: Version, digest: Hash, as_json: AsJson = False) -> None:
@@ -81,16 +101,32 @@ def withdraw(version: Version, because: Because, as_json: AsJson = False) -> Non
         _said(door.ask("POST", f"/drafts/{version}/withdraw", {"reason": because}), as_json)
 
 
-def revert(version: Version, as_json: AsJson = False) -> None:
+def revert(
+    version: Version,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="How it reaches them, as JSON: timing, effective_from; now by default."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Draft a version that gives everybody whom this one moved what he had before."""
+    wishes = {} if file is None else _content(file)
     with pricing_door() as door:
-        _said(door.ask("POST", f"/configs/{version}/revert", {}), as_json)
+        _said(door.ask("POST", f"/configs/{version}/revert", wishes), as_json)
 
 
-def list_versions(as_json: AsJson = False) -> None:
+def list_versions(
+    after: Annotated[
+        int | None, typer.Option("--after", min=0, help="Go on after this version.")
+    ] = None,
+    limit: Most = LINES_MOST,
+    as_json: AsJson = False,
+) -> None:
     """Price versions, oldest first."""
     with pricing_door() as door:
-        found = door.pages("/configs", MOST_VERSIONS)
+        found = door.pages("/configs", limit, after)
     names = ("version", "status", "effective_from", "effective_to", "created_by", "approved_by")
     rows = [
         {**{name: each[name] for name in names}, "for": _scope(each), "reason": each["reason"]}
@@ -115,6 +151,22 @@ def show_version(version: Version, as_json: AsJson = False) -> None:
     show(decisions, as_json=False, empty="nobody has decided anything")
 
 
+def lines_path(path: str, outcome: str | None) -> str:
+    return path if outcome is None else f"{path}?outcome={outcome}"
+
+
+def _line(found: Json) -> dict[str, object]:
+    """With the amounts as people write them."""
+    names = ("subscription_id", "outcome", "code", "reason")
+    amounts = {
+        title: None
+        if found[name] is None or found["currency"] is None
+        else format_minor(found[name], found["currency"])
+        for title, name in (("before", "old_total_minor"), ("after", "new_total_minor"))
+    }
+    return {name: found[name] for name in names} | amounts | {"due_at": found["due_at"]}
+
+
 def _followed(door: Door, version: int, as_json: bool) -> Json:
     pace = Pace(f"preview of price version {version}")
     found: Json = {}
@@ -129,34 +181,21 @@ def _followed(door: Door, version: int, as_json: bool) -> Json:
     return found
 
 
-def _print_totals(found: Json) -> None:
-    totals = found["totals"]
-    print(f"preview of price version {found['price_version']}: {found['counted']:,} subscriptions")
-    for outcome, count in totals["outcomes"].items():
-        codes = totals.get("codes", {}).get(outcome, {})
-        why = ", ".join(f"{code} {n:,}" for code, n in sorted(codes.items()))
-        print(f"  {outcome:9} {count:>10,}" + (f"  ({why})" if why else ""))
-    for currency, sums in sorted(totals.get("by_currency", {}).items()):
-        old = format_minor(sums["old_minor"], currency)
-        new = format_minor(sums["new_minor"], currency)
-        print(f"  {old} -> {new}: {sums['rises']:,} rise, {sums['falls']:,} fall")
-    for title, sides in (("rises", "largest_rises"), ("falls", "largest_falls")):
-        for currency, extremes in sorted(totals.get(sides, {}).items()):
-            for each in extremes[:3]:
-                old = format_minor(each["old_minor"], currency)
-                new = format_minor(each["new_minor"], currency)
-                print(f"  {title}: {each['subscription_id']} {old} -> {new}")
-    print(f"hash {found['hash']}")
-
-
 def _content(file: Path) -> Json:
     try:
-        found = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
-    except ValueError as error:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        found = json.loads(text, parse_constant=_no_number)
+    except OSError as error:
+        raise UsageFault(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise UsageFault(f"{file} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise UsageFault(f"{file}: write an object, such as docs/pricing.md shows")
     return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
 
 
 def _said(config: Json, as_json: bool) -> None:

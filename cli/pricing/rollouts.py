@@ -1,7 +1,7 @@
 """`farebox pricing rollout …` and notices: a published version on its way, and a hand on it."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import typer
@@ -9,11 +9,12 @@ import typer
 from cli.arguments import AsJson
 from cli.edge import Exit, show
 from cli.pricing.door import Json, pricing_door
-from cli.pricing.drafts import Because, Version
+from cli.pricing.drafts import LINES_MOST, After, Because, Most, Version, lines_path
 from cli.pricing.progress import Pace, follow
+from cli.pricing.totals import print_outcomes
 
-MOST_NOTICES = 500
 MOVING = ("listing", "running")
+OfRollout = Literal["moved", "kept", "excluded", "deferred", "failed", "todo"]
 
 rollout = typer.Typer(
     help="A published version on its way to the subscriptions.", no_args_is_help=True
@@ -45,6 +46,23 @@ def show_rollout(
     _print(found, as_json)
     if found["status"] == "stopped" or found["outcomes"]["failed"]:
         raise typer.Exit(Exit.FAILED)
+
+
+@rollout.command("lines")
+def rollout_lines(
+    version: Version,
+    outcome: Annotated[
+        OfRollout | None, typer.Option("--outcome", help="Only those; todo: who waits.")
+    ] = None,
+    after: After = None,
+    limit: Most = LINES_MOST,
+    as_json: AsJson = False,
+) -> None:
+    """Subscription by subscription: what became of it and why, or when its turn is."""
+    with pricing_door() as door:
+        path = lines_path(f"/configs/{version}/rollout/subscriptions", outcome)
+        found = door.pages(path, limit, after)
+    show(found, as_json=as_json, empty="there is none")
 
 
 @rollout.command()
@@ -81,11 +99,14 @@ def notices(
     untold: Annotated[
         bool, typer.Option("--untold", help="Only whose customer was not told yet.")
     ] = False,
+    after: After = None,
+    limit: Most = LINES_MOST,
     as_json: AsJson = False,
 ) -> None:
     """Customers to be told of a higher price, and by when."""
     with pricing_door() as door:
-        found = door.pages(f"/notices?untold={str(untold).lower()}", MOST_NOTICES)
+        path = f"/notices?untold={str(untold).lower()}"
+        found = door.pages(path, limit, after)
     show(found, as_json=as_json, empty="no notice is due")
 
 
@@ -107,10 +128,7 @@ def _print(found: Json, as_json: bool) -> None:
         return
     state = f"{found['status']}: {found['detail']}" if found["detail"] else found["status"]
     print(f"rollout of price version {found['price_version']} is {state}")
-    for outcome, count in found["outcomes"].items():
-        codes = found["codes"].get(outcome, {})
-        why = ", ".join(f"{code} {n:,}" for code, n in sorted(codes.items()))
-        print(f"  {outcome:9} {count:>10,}" + (f"  ({why})" if why else ""))
+    print_outcomes(found["outcomes"], found["codes"])
     print(f"  {'to do':9} {found['todo']:>10,}" + _later(found))
     if found["drifted"]:
         print(f"  {found['drifted']:,} differ from the preview, {found['drift_limit']:,} may")

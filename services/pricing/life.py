@@ -33,8 +33,8 @@ from services.pricing.versions import (
     scope_of,
     withdraw_scheduled,
 )
-from shared.errors import Conflict, FareboxError, NotFound
-from shared.storefront import ProductVariant
+from shared.errors import Conflict, FareboxError, InvalidInput, NotFound
+from shared.storefront import ProductVariant, Subscription
 
 # pricing.scopes has it from its migration on.
 EVERYTHING_ID = 1
@@ -58,6 +58,10 @@ class ApprovedByItsAuthor(FareboxError):
     title = "Somebody else approves than those who wrote it"
 
 
+class UnknownSubscription(InvalidInput):
+    title = "The scope names a subscription that is not there"
+
+
 class RevertsNothingElse(Conflict):
     title = "A draft that reverts a version changes nothing else"
 
@@ -65,9 +69,10 @@ class RevertsNothingElse(Conflict):
 async def create_draft(
     session: AsyncSession, draft: ConfigDraft, decision: Decision
 ) -> PricingConfig:
-    """Raises UnknownVariant, EffectiveTimeOutOfRange."""
+    """Raises UnknownVariant, UnknownSubscription, EffectiveTimeOutOfRange."""
     check_effective_from(draft.effective_from, decision.at)
     await _check_variants(session, draft)
+    await _check_subscriptions(session, draft)
     scope_id = await _scope_id(session, draft.scope)
     return await _add(session, PricingConfig(**draft.stored(), scope_id=scope_id), decision)
 
@@ -115,10 +120,11 @@ async def revise_draft(
     """Write it anew; whoever does is one of its authors from now on.
 
     Raises VersionNotFound, AlreadyPublished, VersionWithdrawn, RevertsNothingElse, UnknownVariant,
-    EffectiveTimeOutOfRange.
+    UnknownSubscription, EffectiveTimeOutOfRange.
     """
     check_effective_from(draft.effective_from, decision.at)
     await _check_variants(session, draft)
+    await _check_subscriptions(session, draft)
     config = await _editable(session, version)
     if config.reverts is not None:
         raise RevertsNothingElse(
@@ -339,6 +345,20 @@ async def _check_variants(session: AsyncSession, draft: ConfigDraft) -> None:
             f"there is no product variant {unknown[0]}"
             + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""),
             variant_ids=unknown[:10],
+        )
+
+
+async def _check_subscriptions(session: AsyncSession, draft: ConfigDraft) -> None:
+    """Whoever is named is meant: one that nobody finds would be forgotten without a word."""
+    named = draft.scope.subscriptions or frozenset()
+    if not named:
+        return
+    known = await session.scalars(select(Subscription.id).where(Subscription.id.in_(named)))
+    if unknown := sorted(str(each) for each in named - set(known)):
+        raise UnknownSubscription(
+            f"there is no subscription {unknown[0]}"
+            + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""),
+            subscription_ids=unknown[:10],
         )
 
 

@@ -108,6 +108,21 @@ async def test_a_draft_takes_effect_neither_in_the_past_nor_in_a_far_future(
     assert answer.status_code == 422, answer.text
 
 
+async def test_a_draft_names_nobody_and_nothing_that_is_not_there(api: Api, shop: Shop) -> None:
+    coffee = await shop.variant(1_000)
+    there, gone = str(await shop.subscription([(coffee, 1)])), str(uuid4())
+    made = await api.done("POST", "/drafts", {"scope": {"subscriptions": [there]}})
+    for scope, type_ in (
+        ({"subscriptions": [there, gone]}, "unknown-subscription"),
+        ({"variants": [gone, str(coffee)]}, "unknown-variant"),
+    ):
+        for method, path in (("POST", "/drafts"), ("PUT", f"/drafts/{made['version']}")):
+            refused = await api.ask(method, path, {"scope": scope})
+            assert refused.status_code == 422
+            assert refused.json()["type"] == f"urn:farebox:problem:{type_}"
+            assert gone in refused.json()["detail"]
+
+
 async def test_a_quote_is_what_the_subscription_will_cost(
     api: Api, shop: Shop, sessions: Sessions, clock: Ticking, customer: Customer
 ) -> None:

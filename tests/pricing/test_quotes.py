@@ -15,7 +15,6 @@ from tests.pricing.conftest import START, Api, Customer, Shop, Ticking, publish_
 COHORTS: tuple[dict[str, object], ...] = (
     {"scope": {"tiers": ["gold"]}, "admin_percentage": "5"},
     {"scope": {"places": ["US"]}, "tax_rates": {"US-CA": "0.07"}},
-    {"scope": {"subscriptions": [str(UUID(int=1))]}, "admin_percentage": "50"},
     {"scope": {"signed_up_before": START.isoformat()}, "admin_percentage": "40"},
 )
 
@@ -40,7 +39,12 @@ async def test_a_quote_for_a_customer_is_what_his_tier_and_his_place_make_it(
     api: Api, shop: Shop, sessions: Sessions, clock: Ticking, customer: Customer
 ) -> None:
     await publish_config(sessions, clock.now)
-    for cohort in COHORTS:
+    another = await shop.subscription([(customer.coffee, 1)])
+    listed: dict[str, object] = {
+        "scope": {"subscriptions": [str(another)]},
+        "admin_percentage": "50",
+    }
+    for cohort in (*COHORTS, listed):
         await publish_config(sessions, clock.now, cohort)
     nobody = await quoted(api, basket(customer))
     bronze = await quoted(api, basket(customer, user_id=str(customer.user)))
