@@ -22,7 +22,7 @@ from services.pricing.chunk import FIRST_ID, Disagreement, Known, ask, dumps, ne
 from services.pricing.layers import as_layer, layers
 from services.pricing.models import Preview, PriceScope, PricingConfig
 from services.pricing.planning import Plan, Settled, plan_chunk, plans_alone
-from services.pricing.pricing_sql import STEPS, Shape, left, priced, said_by
+from services.pricing.pricing_sql import STEPS, Shape, left, priced, said_by, said_in
 from services.pricing.timing import Due, Stays, Timing
 from services.pricing.totals import Counted, Extreme, Totals, bucket_of
 from services.pricing.versions import overtaken_by
@@ -129,6 +129,7 @@ async def _walk(
     session: AsyncSession, preview: Preview, campaign: Campaign, walker: Walker
 ) -> None:
     known = walker.known.of(("preview", preview.id))
+    await session.execute(_PLANNED)
     turn = await next_turn(session, campaign, preview.listed_to, walker.rows)
     totals = Totals.of(preview.totals)
     if turn.ids:
@@ -288,8 +289,8 @@ WITH {priced(shape)}, plans AS MATERIALIZED (
             WHEN p.same THEN 'same_cents' ELSE p.code END AS code,
         coalesce(l.outcome, p.verdict) = 'kept' AS stays, p.old_total,
         CASE WHEN l.outcome = 'failed' THEN NULL ELSE p.total END AS total,
-        {said_by("p.new")} AS digest, l.due_at
-    FROM priced p LEFT JOIN plans l USING (id) LEFT JOIN user_tiers u ON u.user_id = p.user_id
+        {said_in("p", shape)} AS digest, l.due_at
+    FROM valued p LEFT JOIN plans l USING (id) LEFT JOIN user_tiers u ON u.user_id = p.user_id
 ), items AS MATERIALIZED (
     SELECT *, CASE WHEN stays THEN old_total ELSE total END AS new_total,
         CASE WHEN stays THEN 0 ELSE coalesce(total - old_total, 0) END AS difference FROM judged OFFSET 0
@@ -326,6 +327,11 @@ FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, outcome text, code 
     currency text, old_minor bigint, new_minor bigint, new jsonb, due_at timestamptz)
 ORDER BY id
 """)
+
+# A chunk stays in memory, and is planned for once and not anew for each list of ids.
+_PLANNED = text(
+    "SELECT set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
+)
 
 _LINK = text("""
 SELECT sha256(CAST(:chain AS bytea) || coalesce(string_agg(

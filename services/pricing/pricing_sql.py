@@ -116,15 +116,16 @@ PRICED = """
 ), rounded AS (
     SELECT *, CASE WHEN step = 1 THEN asked ELSE step * (asked / step + CASE WHEN asked % step * 2
         + (asked / step & 1) > step THEN 1 ELSE 0 END) END AS total FROM inclusive OFFSET 0
-), priced AS MATERIALIZED (
+), valued AS MATERIALIZED (
     SELECT *, (old -> 'total_minor')::bigint AS old_total,
-        old || part || jsonb_build_object({named}'fee_minor', fee, 'taxable_minor', taxable, 'tax_minor', tax,
-            'total_minor', total, 'rounding_minor', total - asked) AS new,
         (old -> 'total_minor')::bigint = total AND (old -> 'fee_minor')::bigint = fee
             AND (old -> 'tax_minor')::bigint = tax AND (old -> 'taxable_minor')::bigint = taxable
             AND (old -> 'delivery_minor')::bigint = delivery
             AND coalesce((old -> 'rounding_minor')::bigint, 0) = total - asked{same_lines} AS same
     FROM rounded
+), priced AS NOT MATERIALIZED (
+    SELECT *, old || part || jsonb_build_object({named}'fee_minor', fee, 'taxable_minor', taxable,
+        'tax_minor', tax, 'total_minor', total, 'rounding_minor', total - asked) AS new FROM valued
 )"""
 
 # What SQL leaves to others, and a few rows to be computed again.
@@ -148,7 +149,10 @@ class Shape:
 
 @lru_cache(maxsize=4)
 def priced(shape: Shape) -> str:
-    """The chunk's rows with old and new cost, as the CTEs `grouped` and `priced`."""
+    """The chunk's rows with old and new cost, as the CTEs `grouped`, `valued` (all but `new`) and `priced`.
+
+    `new` is built wherever it is named: a third of the arithmetic, so once, or not at all.
+    """
     picked = PICKED.format(
         before="b.versions" if shape.reverts else "CAST(NULL AS jsonb)",
         history=BEFORE if shape.reverts else "",
@@ -176,9 +180,19 @@ def said_by(new: str) -> str:
 
     Not for what versions say: several of them may move one subscription, each approved by itself.
     """
-    said = ("-> 'variants'", "-> 'currency'", "-> 'delivery_type'", "-> 'place'")
-    row = ", ".join(f"{new} {each}" for each in (*said, "-> 'loyalty_discount_minor'"))
-    return f"CASE WHEN {new} IS NULL THEN 0 ELSE hash_record_extended(ROW({row}), 0) END"
+    return _digest(new, f"{new} -> 'variants'", new)
+
+
+def said_in(row: str, shape: Shape) -> str:
+    """`said_by` of a row of `valued`, without its `new`: only lines may be other than before."""
+    variants = f"{row}.variants" if shape.prices else f"{row}.old -> 'variants'"
+    return _digest(f"{row}.part", variants, f"{row}.old")
+
+
+def _digest(price: str, variants: str, breakdown: str) -> str:
+    names = ("currency", "delivery_type", "place", "loyalty_discount_minor")
+    said = ", ".join((variants, *(f"{breakdown} -> '{name}'" for name in names)))
+    return f"CASE WHEN {price} IS NULL THEN 0 ELSE hash_record_extended(ROW({said}), 0) END"
 
 
 @dataclass(frozen=True)

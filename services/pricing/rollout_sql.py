@@ -4,25 +4,25 @@ from functools import lru_cache
 
 from sqlalchemy import TextClause, text
 
-from services.pricing.pricing_sql import Shape, left, priced, said_by
+from services.pricing.pricing_sql import Shape, left, priced, said_by, said_in
 
 # Why a subscription whose result is known is not moved all the same; p is its result, t its item, n its notice,
 # i what the preview said of it.  Other cents than it said are let pass where another version was on its way to the
 # subscription when the preview was made, approved by itself: of several changes none is lost.
-RULING = f"""
+RULING = """
     CASE WHEN EXISTS (SELECT FROM rollout_items newer WHERE newer.price_version = ANY (CAST(:newer AS integer[]))
             AND newer.subscription_id = p.id AND newer.outcome IS NULL AND newer.effective_at <= t.effective_at)
             THEN 'replaced'
         WHEN n.id IS NOT NULL AND (n.told_at IS NULL OR n.told_at > n.notify_by) THEN 'not_told'
         WHEN CAST(:preview AS bigint) IS NULL OR coalesce(t.code = 'accepted', false) THEN NULL
         WHEN i.subscription_id IS NULL THEN 'new_since_preview'
-        WHEN i.digest <> {said_by("p.new")} THEN 'changed'
-        WHEN i.new_total_minor = (p.new -> 'total_minor')::bigint THEN NULL
+        WHEN i.digest <> {said} THEN 'changed'
+        WHEN i.new_total_minor = {total} THEN NULL
         WHEN NOT EXISTS (SELECT FROM rollout_items other
             JOIN pricing_configs published ON published.version = other.price_version
             JOIN previews seen ON seen.id = CAST(:preview AS bigint)
             WHERE other.subscription_id = p.id AND other.price_version <> CAST(:version AS integer)
-            AND other.price_version IN (SELECT v::integer FROM jsonb_array_elements(p.new -> 'price_versions') v)
+            AND other.price_version IN (SELECT v::integer FROM jsonb_array_elements({versions}) v)
             AND other.outcome IN ('moved', 'kept') AND published.published_at <= seen.started_at
             AND (other.due_at > seen.started_at OR published.effective_from > seen.started_at))
             THEN 'changed' END"""
@@ -93,11 +93,14 @@ DETAIL = "coalesce(detail, CAST(:details AS jsonb) ->> code)"
 @lru_cache(maxsize=4)
 def move(shape: Shape) -> TextClause:
     """Answers with how many came out otherwise than they were previewed, beside what `left` answers."""
+    ruling = RULING.format(
+        said=said_in("p", shape), total="p.total", versions="p.part -> 'price_versions'"
+    )
     variants = ", variants = m.new -> 'variants'" if shape.prices else ""
     effects = EFFECTS.format(variants=variants, detail=DETAIL)
     return text(f"""
 WITH {priced(shape)}, rulings AS (
-    SELECT p.*, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{RULING} AS ruling,
+    SELECT p.*, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at, r.revision AS last, r.head,{ruling} AS ruling,
         i.outcome = 'moved' AS previewed, t.price_version IS NOT NULL AS listed
     FROM priced p{BESIDE}
     LEFT JOIN LATERAL (
@@ -133,8 +136,13 @@ SELECT (SELECT count(*) FROM ruled WHERE drifted) AS drifted,{left(shape)}
 
 
 # The same ruling for those priced one by one.
+RULED_ALONE = RULING.format(
+    said=said_by("p.new"),
+    total="(p.new -> 'total_minor')::bigint",
+    versions="p.new -> 'price_versions'",
+)
 RULE_ALONE = text(f"""
-SELECT p.id, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at,{RULING} AS ruling,
+SELECT p.id, {ACCEPTED} AS accepted, {EFFECTIVE} AS effective_at,{RULED_ALONE} AS ruling,
     coalesce(i.outcome = 'moved', false) AS previewed
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS p (id uuid, created_at timestamptz, new jsonb){BESIDE}
 """)
