@@ -27,11 +27,15 @@ COUNTS = text("""
         (SELECT count(*) FROM gaps WHERE NOT is_open) AS mended,
         (SELECT count(*) FROM payouts WHERE verdict = 'differs') AS differing,
         (SELECT count(*) FROM payouts WHERE verdict = 'agrees') AS agreeing,
-        -- Of the account that lags most.
+        -- Of the account that lags most, of those that the schedule still walks: one that was looked at once, by
+        -- command, lags for ever.
         (SELECT extract(epoch FROM min(walked)) FROM (
-            SELECT max(until) AS walked FROM reconcile_runs
-            WHERE ended_at IS NOT NULL AND last_error IS NULL GROUP BY account
-        ) each) AS reconciled_until
+            SELECT account, max(started_at) AS begun,
+                max(until) FILTER (WHERE ended_at IS NOT NULL AND last_error IS NULL) AS walked
+            FROM reconcile_runs GROUP BY account
+        ) each WHERE account IS NULL OR (begun >= (
+            SELECT max(started_at) FROM reconcile_runs WHERE account IS NULL
+        ) - interval '1 day') IS NOT FALSE) AS reconciled_until
 """)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from services.payments.app import create_web
 from services.payments.reconcile.gauges import count
+from services.payments.reconcile.work import reconcile
 from shared.db import create_engine, create_sessions
 from shared.settings import Settings
 from tests.conftest import Database
@@ -208,6 +209,26 @@ async def test_gaps_that_stay_and_payouts_that_differ_are_counted(
         "SELECT extract(epoch FROM until) AS until FROM reconcile_runs"
     )
     assert until == float(str(run["until"]))
+
+
+async def test_an_account_that_was_looked_at_once_lags_behind_nobody(
+    stripe: Stripe, database: Database
+) -> None:
+    await reconcile(stripe.walker, stripe.begin, "acct_once")
+    stripe.hands.later(3_600)
+    await stripe.walk()
+    engine = create_engine(database.url_for("payments"), "payments")
+    sessions = create_sessions(engine)
+    lags = (await count(sessions))["reconciled_until"]
+    stripe.hands.later(2 * 86_400)
+    await reconcile(stripe.walker, None)
+    [last] = await stripe.service.rows(
+        "SELECT extract(epoch FROM max(until)) AS until FROM reconcile_runs"
+    )
+    until = float(str(last["until"]))
+    assert lags < until - 2 * 86_400
+    assert (await count(sessions))["reconciled_until"] == until
+    await engine.dispose()
 
 
 async def test_a_payout_of_long_ago_is_taken_apart_where_the_walk_reaches_so_far(
