@@ -20,7 +20,8 @@ def lowest_price(
     at: Annotated[
         str | None,
         typer.Option(
-            help="When a reduction begins: a day (its first moment, in FAREBOX_TIME_ZONE) or a time; now by default."
+            help="When a reduction begins: a day (its first moment, in FAREBOX_TIME_ZONE) or a time;"
+            " by default when the one that runs now began, else now."
         ),
     ] = None,
     as_json: AsJson = False,

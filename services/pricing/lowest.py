@@ -2,7 +2,8 @@
 
 The storefront's catalogue is overlaid by what versions for everything name while they are in force.  Before a price
 reduction is announced in the European Union, the lowest price of at least 30 days before it must be shown (Directive
-98/6/EC, article 6a): what was in force when the window began counts, what begins at its end does not.
+98/6/EC, article 6a): what was in force when the window began counts, what begins at its end does not.  So a reduction
+that runs already ends the window where it began.
 """
 
 from collections.abc import Iterable, Sequence
@@ -92,6 +93,22 @@ def lowest(spans: Iterable[Span], window: Window) -> Span:
             f"no price is known between {window.since.isoformat()} and {window.at.isoformat()}"
         )
     return min(reversed(then), key=lambda span: span.price_minor)
+
+
+def reduced_since(spans: Sequence[Span], at: datetime) -> datetime | None:
+    """When the price in force `at` began, where it was a higher one until then.  `spans` oldest first."""
+    told = [span for span in spans if span.since <= at]
+    if not told or (told[-1].until is not None and told[-1].until <= at):
+        return None
+    running = told.pop()
+    since = running.since
+    for before in reversed(told):
+        if before.until != since:
+            return None
+        if before.price_minor != running.price_minor:
+            return since if before.price_minor > running.price_minor else None
+        since = before.since
+    return None
 
 
 def price_at(spans: Iterable[Span], at: datetime) -> int | None:

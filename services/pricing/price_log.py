@@ -4,17 +4,30 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.costs import Prices
-from services.pricing.lowest import Named, NoPriceKnown, Noted, Span, Window, lowest, price_at
+from services.pricing.lowest import (
+    Named,
+    NoPriceKnown,
+    Noted,
+    Span,
+    Window,
+    lowest,
+    price_at,
+    reduced_since,
+)
 from services.pricing.lowest import timeline as timeline_of
 from services.pricing.models import CataloguePrice
 from shared.errors import NotFound
 from shared.storefront import ProductVariant
+
+# Lines of the log looked through for the beginning of the price that is in force: the newest say it.
+NEWEST = 100
 
 
 class VariantNotFound(NotFound):
@@ -22,18 +35,30 @@ class VariantNotFound(NotFound):
 
 
 @dataclass(frozen=True)
+class Asked:
+    """`at`: when a reduction begins; None: when the one that runs `now` began, else now."""
+
+    at: datetime | None
+    now: datetime
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True)
 class LowestPrice:
     """`known_since`: when the log of this variant's prices in this currency begins."""
 
+    window: Window
     found: Span
     known_since: datetime
     price_minor: int | None  # in force when the window ends
 
 
 async def lowest_price(
-    session: AsyncSession, variant_id: UUID, currency: str, window: Window
+    session: AsyncSession, variant_id: UUID, currency: str, asked: Asked
 ) -> LowestPrice:
     """Raises VariantNotFound, NoPriceKnown."""
+    at = asked.at or await _running_since(session, variant_id, currency, asked.now) or asked.now
+    window = Window.before(at, asked.zone)
     named = await _named(session, variant_id, currency, window.at)
     first = await _first_noted(session, variant_id, currency)
     known = [version.since for version in named] + ([first] if first else [])
@@ -44,7 +69,23 @@ async def lowest_price(
             f"variant {variant_id} had no known price in {currency} before {window.at.isoformat()}"
         )
     spans = timeline_of(await _noted(session, variant_id, window), named, currency)
-    return LowestPrice(lowest(spans, window), min(known), price_at(spans, window.at))
+    return LowestPrice(window, lowest(spans, window), min(known), price_at(spans, window.at))
+
+
+async def _running_since(
+    session: AsyncSession, variant_id: UUID, currency: str, now: datetime
+) -> datetime | None:
+    """When the reduction that runs now began."""
+    line = CataloguePrice
+    statement = (
+        select(line.effective_at, line.currency, line.price_minor)
+        .where(line.variant_id == variant_id, line.effective_at <= now)
+        .order_by(line.effective_at.desc(), line.id.desc())
+        .limit(NEWEST)
+    )
+    noted = [Noted(*row) for row in await session.execute(statement)][::-1]
+    named = await _named(session, variant_id, currency, now)
+    return reduced_since(timeline_of(noted, named, currency), now)
 
 
 async def prices_then(session: AsyncSession, variants: Collection[UUID], at: datetime) -> Prices:

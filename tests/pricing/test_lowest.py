@@ -17,6 +17,7 @@ from services.pricing.lowest import (
     Window,
     lowest,
     price_at,
+    reduced_since,
     timeline,
 )
 from shared.db import Sessions
@@ -124,6 +125,32 @@ def _plainly(noted: list[Noted], named: list[Named], at: datetime) -> int | None
     return before[-1].price_minor if before and before[-1].currency == "EUR" else None
 
 
+# catalogue and versions as above, and since when the price of day 30 is a reduced one
+@pytest.mark.parametrize(
+    ("noted", "named", "expected"),
+    [
+        ([], [], None),
+        ([eur(-9, 100)], [], None),
+        ([eur(-9, 100), eur(5, 70)], [], 5),
+        ([eur(-9, 100), eur(-3, 70)], [], -3),  # longer than the window
+        ([eur(-9, 100), eur(5, 120)], [], None),
+        ([eur(-9, 100), eur(5, 80), eur(9, 70)], [], 9),  # the last step
+        ([eur(-9, 100), eur(5, 70), eur(9, 70)], [], 5),
+        ([eur(-9, 100), eur(5, 70), eur(30, 60)], [], 30),
+        ([eur(-9, 100), eur(5, 70), eur(31, 60)], [], 5),
+        ([eur(-9, 100)], [Named(7, day(5), None, 60)], 5),
+        ([eur(-9, 100)], [Named(7, day(5), None, 60), Named(8, day(9), None, 60)], 5),
+        ([eur(-9, 100)], [Named(7, day(5), day(30), 60)], None),  # over
+        ([eur(-9, 100), Noted(day(1), "USD", 100), eur(5, 70)], [], None),  # not sold before
+    ],
+)
+def test_a_reduction_that_runs_began_when_the_price_fell(
+    noted: list[Noted], named: list[Named], expected: float | None
+) -> None:
+    began = reduced_since(timeline(noted, named, "EUR"), AT)
+    assert began == (None if expected is None else day(expected))
+
+
 def test_thirty_days_are_the_calendars() -> None:
     # Between them the clocks went forward: 719 hours.
     at = datetime(2026, 4, 10, 9, 30, tzinfo=BERLIN)
@@ -156,7 +183,10 @@ async def test_it_is_told_over_http_from_the_catalogue_and_the_versions(
     assert first.since < first.in_force_from == first.known_since
     begun = clock.pass_(days=40)
     await publish_config(sessions, begun, {"variant_prices_minor": {"USD": {str(variant): 700}}})
-    await publish_config(sessions, clock.pass_(days=1))
+    clock.pass_(days=1)
+    reduced = await ask()  # what runs now does not count
+    assert (reduced.lowest_price_minor, reduced.at, reduced.price_minor) == (1_000, begun, 700)
+    await publish_config(sessions, clock.now)
     sold = clock.pass_(days=1)
     await sell(1_200)
     now = await ask()

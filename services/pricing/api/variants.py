@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from services.pricing.api.access import PRICING_READ
 from services.pricing.api.shapes import Instant, View
 from services.pricing.fields import CurrencyCode
-from services.pricing.lowest import Window
-from services.pricing.price_log import lowest_price
+from services.pricing.price_log import Asked, lowest_price
 from shared.web import Configured, Now, Session
 
 router = APIRouter(prefix="/variants", tags=["variants"])
@@ -37,26 +36,30 @@ class LowestPrice(View):
     price_minor: int | None
 
 
-def window(
+def asked(
     now: Now,
     settings: Configured,
     at: Annotated[
         Instant | None,
-        Query(description="When a reduction begins: its own price does not count; now by default"),
+        Query(
+            description="When a reduction begins: its own price does not count;"
+            " by default when the one that runs now began, else now"
+        ),
     ] = None,
-) -> Window:
-    return Window.before(at or now, settings.time_zone)
+) -> Asked:
+    return Asked(at, now, settings.time_zone)
 
 
 @router.get("/{variant_id}/lowest-price", dependencies=[PRICING_READ])
 async def lowest(
     variant_id: UUID,
     currency: CurrencyCode,
-    window: Annotated[Window, Depends(window)],
+    asked: Annotated[Asked, Depends(asked)],
     session: Session,
 ) -> LowestPrice:
     """The lowest price of the last 30 days, as the European Union wants it shown beside a reduced one."""
-    answer = await lowest_price(session, variant_id, currency, window)
+    answer = await lowest_price(session, variant_id, currency, asked)
+    window = answer.window
     return LowestPrice(
         variant_id=variant_id,
         currency=currency,
