@@ -82,6 +82,20 @@ def exported(farebox: Farebox, file: Path) -> None:
     assert file.read_bytes() == whole
 
 
+def lined(farebox: Farebox, version: str) -> None:
+    """Three subscriptions, one by one, of the preview and of the rollout; what is left out is said."""
+    for command in (("lines", version), ("rollout", "lines", version)):
+        some = farebox("pricing", *command, "--outcome", "moved", "--limit", "2", "--json")
+        first, second = (each["subscription_id"] for each in json.loads(some.out))
+        assert f"the first 2; --after {second} goes on" in some.err
+        rest = farebox("pricing", *command, "--after", second)
+        [_, line] = rest.out.splitlines()
+        assert (line.split()[1], rest.err) == ("moved", "")
+        assert first < second < line.split()[0]
+        assert farebox("pricing", *command, "--outcome", "failed").out == "there is none\n"
+        assert farebox("pricing", *command, "--outcome", "lost").code == 2
+
+
 def test_a_price_goes_from_draft_to_rollout_by_two_keys(
     farebox: Farebox, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -122,6 +136,7 @@ def test_a_price_goes_from_draft_to_rollout_by_two_keys(
         assert done("ada", *order)["status"] == "active"
         followed = farebox("pricing", "rollout", "show", version, "--follow")
         assert (followed.code, "is done" in followed.out) == (0, True)
+        lined(farebox, version)
         late = farebox("pricing", "rollout", "pause", version, "--because", "lunch")
         assert (late.code, "the rollout is done" in late.err) == (1, True)
         variant = asyncio.run(sold(database))
