@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.events import derived_id
 from tests.payments.renewals.conftest import World, pausing
 
 PERIOD = [
@@ -29,6 +30,8 @@ async def test_a_period_is_charged_when_it_begins_and_begins_when_it_is_paid(wor
     assert intent["amount"] == renewal["total_minor"] == row["total_minor"]
     assert intent["metadata"]["price_version"] == str(row["price_version"])
     assert intent["metadata"]["cost_history_id"] == str(renewal["cost_history_id"])
+    # Whoever forgot it, as a database that was restored, asks under the same key, and Stripe charges nobody again.
+    assert renewal["order_id"] == derived_id("renewal order", renewal["id"], 1)
     assert [fact["status"] for fact in await world.told(subscription)] == ["paid"]
     await world.at(PERIOD[3] - timedelta(seconds=1))
     assert [r["period_start"] for r in await world.renewals()] == PERIOD[1:3]
