@@ -214,6 +214,7 @@ async def test_gaps_that_stay_and_payouts_that_differ_are_counted(
 async def test_an_account_that_was_looked_at_once_lags_behind_nobody(
     stripe: Stripe, database: Database
 ) -> None:
+    stripe.at(stripe.begin + timedelta(days=1))
     await reconcile(stripe.walker, stripe.begin, "acct_once")
     stripe.hands.later(3_600)
     await stripe.walk()
