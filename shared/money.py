@@ -60,22 +60,16 @@ def round_payable(amount_minor: int, currency: str) -> int:
     return round_minor(Decimal(amount_minor) / step) * step
 
 
-def spread_minor(total_minor: int, weights: Sequence[int]) -> list[int]:
-    """`total_minor` over lines in proportion to `weights`, some of which may be negative.  They add up to it.
+def spread_minor(exact: Sequence[Fraction]) -> list[int]:
+    """Parts of a total in whole minor units: they add up to the total, half-even, and each is less than one off.
 
-    Each line is rounded down; the units that are left go one by one to the largest remainders, the earlier
-    line first where two are equal.  Raises ValueError where the weights add up to nothing and the total does not.
+    Each is rounded down; the units that are left go one by one to the largest remainders, the earlier part first
+    where two are equal.
     """
-    whole = sum(weights)
-    if whole == 0:
-        if total_minor:
-            raise ValueError(f"{total_minor} cannot be spread over weights that add up to 0")
-        return [0] * len(weights)
-    exact = [Fraction(total_minor * weight, whole) for weight in weights]
-    shares = [share.numerator // share.denominator for share in exact]
-    left = total_minor - sum(shares)
-    by_remainder = sorted(range(len(weights)), key=lambda n: shares[n] - exact[n])
-    for n in by_remainder[:left]:
+    total = round(sum(exact, Fraction(0)))
+    shares = [part.numerator // part.denominator for part in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda n: shares[n] - exact[n])
+    for n in by_remainder[: total - sum(shares)]:
         shares[n] += 1
     return shares
 

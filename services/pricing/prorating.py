@@ -19,8 +19,9 @@ from services.pricing.proration import (
     ProratedLine,
     Proration,
     Window,
+    charge_lines,
+    credit_lines,
     prorate,
-    prorated_lines,
 )
 from services.pricing.reprice import context_of, decide, priceable_at
 from services.pricing.subscriptions import SubscriptionNotFound, UnknownAddress
@@ -64,12 +65,12 @@ class Prorated:
     new: CostBreakdown
 
     @property
-    def credit_lines(self) -> tuple[ProratedLine, ...]:
-        return prorated_lines(self.old, self.money.credit_minor)
+    def credited(self) -> tuple[ProratedLine, ...]:
+        return credit_lines(self.old, self.money)
 
     @property
-    def charge_lines(self) -> tuple[ProratedLine, ...]:
-        return prorated_lines(self.new, self.money.charge_minor)
+    def charged(self) -> tuple[ProratedLine, ...]:
+        return charge_lines(self.new, self.money)
 
 
 async def prorated(

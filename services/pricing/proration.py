@@ -3,14 +3,15 @@
     credit = old total × time left ÷ whole period      for what was paid and will not be used
     charge = new total × time left ÷ whole period
 
-Each is rounded once, half-even, to what the currency can pay; its lines take that apart again by largest remainder
-and add up to it.  By the day, days are the business's and the day of the change is the new price's; by the second,
+Each is rounded once, half-even, to what the currency can pay.  Its lines are that share of each of the total's, the
+remainder spread and what cannot be paid said as rounding: they add up to it.  By the day, days are the business's and the day of the change is the new price's; by the second,
 a day of a clock change has as many as it has.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
 
@@ -92,11 +93,24 @@ def prorate(old_total_minor: int, new_total_minor: int, window: Window, currency
     return Proration(credit, charge, left, whole)
 
 
-def prorated_lines(breakdown: CostBreakdown, amount_minor: int) -> tuple[ProratedLine, ...]:
-    """`amount_minor` of a total taken apart as the breakdown takes its total apart; the lines add up to it."""
-    lines = total_lines(breakdown)
-    shares = spread_minor(amount_minor, [line.amount_minor for line in lines])
-    return tuple(ProratedLine(line.what, share) for line, share in zip(lines, shares, strict=True))
+def credit_lines(old: CostBreakdown, money: Proration) -> tuple[ProratedLine, ...]:
+    return _prorated(old, money.credit_minor, Fraction(money.left, money.whole))
+
+
+def charge_lines(new: CostBreakdown, money: Proration) -> tuple[ProratedLine, ...]:
+    return _prorated(new, money.charge_minor, Fraction(money.left, money.whole))
+
+
+def _prorated(
+    breakdown: CostBreakdown, amount_minor: int, share: Fraction
+) -> tuple[ProratedLine, ...]:
+    """The share of each line of a total; `amount_minor` is that of the total, as it can be paid."""
+    *lines, rounding = total_lines(breakdown)
+    parts = spread_minor([line.amount_minor * share for line in lines])
+    return (
+        *(ProratedLine(line.what, part) for line, part in zip(lines, parts, strict=True)),
+        ProratedLine(rounding.what, amount_minor - sum(parts)),
+    )
 
 
 def total_lines(breakdown: CostBreakdown) -> tuple[ProratedLine, ...]:

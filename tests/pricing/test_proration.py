@@ -11,9 +11,12 @@ from services.pricing.domain import Box, Terms, cost
 from services.pricing.proration import (
     By,
     NotInThisPeriod,
+    ProratedLine,
+    Proration,
     Window,
+    charge_lines,
+    credit_lines,
     prorate,
-    prorated_lines,
     total_lines,
 )
 from shared.events import CostBreakdown, VariantLine
@@ -118,10 +121,39 @@ def test_lines_add_up_to_what_is_credited_and_charged(
     start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC)
     at = datetime.fromtimestamp(end.timestamp() - left, UTC)
     p = prorate(old.total_minor, new.total_minor, Window(start, end, at, by, BERLIN), new.currency)
-    for breakdown, amount in ((old, p.credit_minor), (new, p.charge_minor)):
-        whole, part = total_lines(breakdown), prorated_lines(breakdown, amount)
+    for breakdown, amount, part in (
+        (old, p.credit_minor, credit_lines(old, p)),
+        (new, p.charge_minor, charge_lines(new, p)),
+    ):
+        whole = total_lines(breakdown)
         assert sum(line.amount_minor for line in whole) == breakdown.total_minor
         assert sum(line.amount_minor for line in part) == amount
         assert [line.what for line in part] == [line.what for line in whole]
+        off = [
+            abs(a.amount_minor * p.whole - b.amount_minor * p.left)
+            for a, b in zip(part, whole, strict=True)
+        ]
+        assert max(off[:-1]) < p.whole  # each less than one unit from its share
     assert 0 <= p.charge_minor <= new.total_minor
     assert p.charge_minor % payable_step(new.currency) == 0
+
+
+def test_a_line_is_its_own_share_however_little_the_total_is() -> None:
+    box = Box(
+        "EUR",
+        (VariantLine(variant_id=UUID(int=1), quantity=1, unit_price_minor=9_999),),
+        "standard",
+        "DE",
+        11_446,
+    )
+    old = cost(Terms(Decimal(10), {"EUR": {"standard": 450}}, {"DE": Decimal(0)}), box)
+    assert old.total_minor == 3
+    half = Proration(2, 0, 15, 30)
+    assert credit_lines(old, half) == (
+        ProratedLine(str(UUID(int=1)), 5_000),
+        ProratedLine("fee", 500),
+        ProratedLine("delivery", 225),
+        ProratedLine("discount", -5_723),
+        ProratedLine("tax", 0),
+        ProratedLine("rounding", 0),
+    )

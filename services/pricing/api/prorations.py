@@ -94,8 +94,8 @@ def _view(subscription_id: UUID, found: Prorated) -> ProrationView:
         credit_minor=money.credit_minor,
         charge_minor=money.charge_minor,
         net_minor=money.net_minor,
-        credit_lines=[ProratedLineView.model_validate(line) for line in found.credit_lines],
-        charge_lines=[ProratedLineView.model_validate(line) for line in found.charge_lines],
+        credit_lines=[ProratedLineView.model_validate(line) for line in found.credited],
+        charge_lines=[ProratedLineView.model_validate(line) for line in found.charged],
         old_breakdown=found.old,
         new_breakdown=found.new,
     )
