@@ -155,12 +155,16 @@ async def _in_sql(chunk: Chunk, known: Known, totals: Totals) -> list[Result]:
     """Write the items that SQL prices; returns the others, priced one by one."""
     session, campaign = chunk.session, chunk.campaign
     plans: list[dict[str, object]] = []
+    ids, alone = chunk.ids, set[UUID]()
     if not campaign.at_once:
-        planned = await plan_chunk(session, campaign, chunk.ids, known)
+        planned = await plan_chunk(session, campaign, ids, known)
         plans = [_planned(plan) for plan in planned.plans]
         plans += [_unplanned(settled) for settled in planned.settled]
+        # Who had no plan of SQL's gets his price where he gets a plan, whatever became of his row meanwhile.
+        alone.update(planned.alone)
+        ids = [each for each in ids if each not in alone]
     values = {
-        "ids": chunk.ids,
+        "ids": ids,
         "preview": chunk.preview.id,
         "plans": dumps(plans),
         "floors": dumps(totals.floors()),
@@ -171,7 +175,7 @@ async def _in_sql(chunk: Chunk, known: Known, totals: Totals) -> list[Result]:
         for counted in COUNTED.validate_python(row["counted"] or []):
             totals.add(counted)
         totals.note(EXTREME.validate_python(row["extremes"] or []))
-    return await price_alone(session, campaign, answer.alone)
+    return await price_alone(session, campaign, alone.union(answer.alone))
 
 
 async def _one_by_one(chunk: Chunk, results: Sequence[Result], totals: Totals) -> None:

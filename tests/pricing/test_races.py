@@ -112,6 +112,26 @@ async def test_a_preview_counts_once_who_changes_in_the_midst_of_its_chunk(
     assert {row[0] for row in items} == {known, done, waits, waits_too}
 
 
+async def test_a_preview_plans_whoever_it_prices_although_his_row_changes_in_between(
+    shop: Shop, sessions: Sessions, clock: Ticking, database: Database
+) -> None:
+    changes, *_ = await begun(shop, sessions, clock, 3)
+    await shop.storefront.execute(TOUCH, changes)  # not heard yet: nothing for SQL
+    await drafted(sessions, clock, DEARER | {"timing": {"when": "grandfathered"}})
+    memory = Between()
+
+    def take_back() -> None:
+        with psycopg.connect(database.url) as storefront:
+            storefront.execute(TOUCH.replace("+ 1", "- 1").replace("$1", "%s"), [changes])
+
+    memory.happens = take_back
+    while await preview.run_once(sessions, clock, preview.Walker(known=memory)):
+        pass
+    assert memory.happens is None
+    totals = await shop.storefront.fetchval("SELECT totals FROM pricing.previews WHERE id = 2")
+    assert orjson.loads(totals)["codes"] == {"kept": {"grandfathered": 3}}
+
+
 async def test_who_is_put_back_on_the_list_while_the_rollout_ends_has_his_turn(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
