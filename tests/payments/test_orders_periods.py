@@ -2,57 +2,20 @@
 
 import asyncio
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from services.payments.handlers import HANDLERS
 from services.payments.renewals.models import BillableSubscription, Renewal
 from shared.consumer import deliver
-from shared.events import CostBreakdown, SubscriptionCostChanged
+from shared.events import SubscriptionCostChanged
 from tests.payments.conftest import NOW
+from tests.payments.costs import SUBSCRIPTION, USER, cost
 from tests.payments.orders_desk import Caller, shop
 from tests.sandbox.conftest import sandbox
 
 __all__ = ["sandbox", "shop"]
 
-USER, SUBSCRIPTION = UUID(int=3), UUID(int=7)
 PERIOD = NOW - timedelta(days=1)
-
-
-def cost(
-    revision: int, total_minor: int, after: timedelta = timedelta(0)
-) -> SubscriptionCostChanged:
-    breakdown = CostBreakdown(
-        currency="EUR",
-        variants=(),
-        subtotal_minor=total_minor,
-        admin_percentage="1",
-        fee_minor=0,
-        delivery_type="standard",
-        delivery_minor=0,
-        taxable_minor=total_minor,
-        place="DE",
-        tax_rate="0",
-        tax_minor=0,
-        total_minor=total_minor,
-    )
-    return SubscriptionCostChanged(
-        id=uuid4(),
-        occurred_at=NOW,
-        customer_id=USER,
-        subscription_id=SUBSCRIPTION,
-        revision=revision,
-        status="active",
-        currency="EUR",
-        billing_interval="month",
-        price_version=10 + revision,
-        cost_history_id=100 + revision,
-        new_breakdown=breakdown,
-        new_total_minor=total_minor,
-        effective_at=NOW + after,
-        kind="config",
-        reason="new prices",
-        changed_by="admin",
-    )
 
 
 async def hear(shop: Caller, *facts: SubscriptionCostChanged) -> None:
