@@ -1,6 +1,7 @@
 """Whom a price version is for: everything, or the cohort that a definition describes.  Pure."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -23,6 +24,8 @@ EVERYTHING = "everything"
 # More than a list is for: a cohort of so many has something else in common to be named by.
 SUBSCRIPTIONS_MAX = 10_000
 
+DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
+
 # Outside these an instant is a slip, and calendars that count on from it come to an end.
 FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 LAST = datetime(2200, 1, 1, tzinfo=UTC)
@@ -36,7 +39,10 @@ def _sane(at: datetime) -> datetime:
 
 def _written(value: object) -> object:
     match value:
-        case str() | datetime():
+        # A number in quotes would be taken for seconds, or for milliseconds, since 1970.
+        case str() if DATED.match(value):
+            return value
+        case datetime():
             return value
         case _:
             raise ValueError("write it as a string, such as 2026-03-01T12:00:00Z")

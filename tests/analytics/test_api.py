@@ -151,7 +151,12 @@ async def test_the_same_numbers_as_csv(
         ("@SUM(A1)", "'@SUM(A1)"),
         ("-2", "'-2"),
         ("+2", "'+2"),
-        ("\t=1", "'\t=1"),
+        ("\t=1", "'\t'=1"),
+        (" =1", "' =1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        # Where a semicolon parts cells, this one would be a second.
+        ("a;=1;b; -2", "a;'=1;b; '-2"),
+        ("a; b", "a; b"),
         ("USD", "USD"),
         (-2, -2),
         (None, ""),

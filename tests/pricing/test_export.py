@@ -25,10 +25,22 @@ SELECT subscription_id, user_id, price_version, kind, currency, old_breakdown, n
     old_total_minor, new_total_minor, effective_at, reason, $1, cause_id
 FROM pricing.subscription_cost_history ORDER BY id LIMIT 1 RETURNING id
 """
-WORDS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", 'a "b", c', "a\r\nb", "plain")
+WORDS = (
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    'a "b", c',
+    "a\r\nb",
+    "a;=1;",
+    "plain",
+)
 WRITTEN = (
-    *("'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1"),
-    *("' =1", "' =1", 'a "b", c', "a b", "plain"),
+    *("'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t'=1"),
+    *("' =1", "' =1", 'a "b", c', "a b", "a;'=1;", "plain"),
 )
 
 

@@ -15,6 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from services.pricing.scopes import DATED
 from services.pricing.scopes import Instant as BoundedInstant
 from shared.events import BoxLine
 
@@ -27,7 +28,7 @@ MAX_LINES = 100  # of a box; one basket, not a catalogue
 
 def _written(value: object) -> object:
     match value:
-        case str():
+        case str() if DATED.match(value):
             return value
         case _:
             raise ValueError("write it as a string, such as 2026-03-01 or 2026-03-01T12:00:00Z")
