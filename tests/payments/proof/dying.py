@@ -7,7 +7,9 @@ about to wait (what it asked for is on its way), an odd one as it is about to go
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Generator
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
@@ -63,3 +65,21 @@ def kill_at(count: Count) -> None:
         return asyncio.Task(counted(coroutine, count), loop=loop, **more)
 
     asyncio.get_running_loop().set_task_factory(make)  # type: ignore[arg-type]
+
+
+def one_each(live: Callable[[str], None]) -> None:
+    """A forked child for each line of stdin, one after the other; says how each ended: -9, or 0 where it lived."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            # What is logged is nobody's business here; what is wrong goes to stderr.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            try:
+                live(line)
+                code = 0
+            except BaseException:  # noqa: BLE001 - the code it leaves with says it
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)

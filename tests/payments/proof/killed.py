@@ -5,8 +5,6 @@ Reads a line for each child: `fold URL n`, `mend URL n`, or `web URL n port`; an
 
 import asyncio
 import os
-import sys
-import traceback
 from datetime import UTC, datetime
 
 import uvicorn
@@ -16,7 +14,7 @@ from services.payments import fold, mend
 from services.payments.app import create_web
 from shared.db import raw_pool
 from shared.settings import Settings
-from tests.payments.proof.dying import Count, counted, kill_at
+from tests.payments.proof.dying import Count, counted, kill_at, one_each
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 SECRET = "whsec_of_the_killed"
@@ -61,36 +59,19 @@ async def take_webhooks(url: str, count: Count, port: int) -> None:
         await uvicorn.Server(config).serve()
 
 
-def child(kind: str, url: str, at: int, port: int) -> None:
-    count = Count(at)
+def child(line: str) -> None:
+    kind, url, at, *port = line.split()
+    count = Count(int(at))
     match kind:
         case "fold":
             asyncio.run(fold_all(url, count))
         case "mend":
             asyncio.run(mend_all(url, count))
         case "web":
-            asyncio.run(take_webhooks(url, count, port))
+            asyncio.run(take_webhooks(url, count, int(port[0])))
         case _:
             raise ValueError(kind)
 
 
-def main() -> None:
-    for line in sys.stdin:
-        kind, url, at, *port = line.split()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            # What is logged is nobody's business here; what is wrong goes to stderr.
-            os.dup2(2, 1)
-            try:
-                child(kind, url, int(at), int(port[0]) if port else 0)
-                code = 0
-            except BaseException:  # noqa: BLE001 - the code it leaves with says it
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    one_each(child)

@@ -7,7 +7,6 @@ where n was past its last.
 import asyncio
 import os
 import sys
-import traceback
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -19,7 +18,7 @@ from services.payments.orders import work as orders
 from services.payments.renewals import work
 from services.payments.renewals.outcomes import Rules
 from shared.db import create_engine, create_sessions, raw_pool
-from tests.payments.proof.dying import Count, counted, kill_at
+from tests.payments.proof.dying import Count, counted, kill_at, one_each
 
 
 class Errand(BaseModel):
@@ -53,21 +52,12 @@ async def live(errand: Errand, now: datetime, count: Count) -> None:
 
 def main() -> None:
     errand = Errand.model_validate_json(sys.stdin.readline())
-    for line in sys.stdin:
+
+    def child(line: str) -> None:
         at, now = line.split()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            # What is logged is nobody's business here; what is wrong goes to stderr.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            try:
-                asyncio.run(live(errand, datetime.fromisoformat(now), Count(int(at))))
-                code = 0
-            except BaseException:  # noqa: BLE001 - the code it leaves with says it
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        asyncio.run(live(errand, datetime.fromisoformat(now), Count(int(at))))
+
+    one_each(child)
 
 
 if __name__ == "__main__":
