@@ -252,9 +252,9 @@ def membership(condition: str) -> TextClause:
 
 # Whoever is in somebody else's hands is left for later: who waits for a row while he holds others makes
 # everybody wait, and may be one half of a deadlock.  What then changes is the price, and no SubscriptionChanged
-# but subscription_cost_changed says so.
+# but subscription_cost_changed says so; and what prices them is planned once, not anew for each list of ids.
 LOCK = text("""
-SELECT set_config('farebox.pricing', 'on', true) AS held, ARRAY(
+SELECT set_config('farebox.pricing', 'on', true), set_config('plan_cache_mode', 'force_generic_plan', true), ARRAY(
     SELECT id FROM public.subscriptions WHERE id = ANY (CAST(:ids AS uuid[]))
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS ours
 """)

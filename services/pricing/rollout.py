@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.alone import Result
@@ -91,8 +92,8 @@ async def run_once(
 
 async def _next(session: AsyncSession, now: datetime) -> Rollout | None:
     """One worker for each rollout: another one takes the next, or has nothing to do."""
-    version = await session.scalar(NEXT, {"now": now})
-    return None if version is None else await session.get_one(Rollout, version)
+    found: Rollout | None = await session.scalar(select(Rollout).from_statement(NEXT), {"now": now})
+    return found
 
 
 async def _step(

@@ -230,7 +230,7 @@ ORDER BY id
 
 # Whose walk is to go on, whose time has come, or who is through; in the order in which versions take effect.
 NEXT = text("""
-SELECT r.price_version FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
+SELECT r.* FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
 WHERE r.status = 'listing' OR r.status = 'canceled' AND r.finished_at IS NULL
     -- Somebody was put back on the list while it ended.
     OR r.status = 'done' AND EXISTS (SELECT FROM rollout_items i
