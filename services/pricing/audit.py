@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import load_only
 
 from services.pricing import audit_history
 from services.pricing.layers import Layers, stored_layers
@@ -249,10 +250,11 @@ async def _recomputed(session: AsyncSession, versions: Layers) -> CheckResult:
 
 
 async def _pages(session: AsyncSession) -> AsyncIterator[Sequence[SubscriptionCostHistory]]:
-    after = 0
+    line, after = SubscriptionCostHistory, 0
+    said = (line.new_breakdown, line.price_version, line.new_total_minor, line.currency)
+    lines_of = select(line).options(load_only(line.id, *said, raiseload=True)).order_by(line.id)
     while True:
-        line = SubscriptionCostHistory
-        statement = select(line).where(line.id > after).order_by(line.id).limit(PAGE_ROWS)
+        statement = lines_of.where(line.id > after).limit(PAGE_ROWS)
         lines = (await session.scalars(statement)).all()
         if not lines:
             return
