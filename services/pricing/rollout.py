@@ -193,6 +193,22 @@ async def _reached(session: AsyncSession, rollout: Rollout, turn: Turn) -> None:
 
 async def _carry_out(chunk: Chunk) -> int:
     """Move those whose time has come, as they are now."""
+    here = await _still_covered(chunk)
+    ids = here.ids if chunk.campaign.replaced_by is not None else await plan_again(here)
+    ours, busy = await lock_free(chunk.session, ids)
+    if busy:
+        put_off = {"version": chunk.version, "ids": busy, "due_at": chunk.why.at + BUSY}
+        await chunk.session.execute(PUT_OFF, put_off)
+    if ours and not chunk.campaign.layer.scope.everything:
+        # Now that nobody changes them any more: another tier is in no digest.
+        ours = (await _still_covered(replace(chunk, ids=ours))).ids
+    if ours:
+        await move_chunk(replace(chunk, ids=ours, applied=await _applied(chunk)))
+    return len(chunk.ids)
+
+
+async def _still_covered(chunk: Chunk) -> Chunk:
+    """Without those who are not there any more, or whom it is not for any more: they end here."""
     scope = covered(chunk.campaign.layer.scope)
     statement = membership(scope.condition)
     found = await chunk.session.execute(statement, scope.values | {"ids": chunk.ids})
@@ -204,15 +220,7 @@ async def _carry_out(chunk: Chunk) -> int:
         if not is_covered
     ]
     await settle(chunk, [*map(ended_item, gone), *map(ended_item, left)])
-    here = replace(chunk, ids=[i for i, is_covered in there.items() if is_covered])
-    ids = here.ids if chunk.campaign.replaced_by is not None else await plan_again(here)
-    ours, busy = await lock_free(chunk.session, ids)
-    if busy:
-        put_off = {"version": chunk.version, "ids": busy, "due_at": chunk.why.at + BUSY}
-        await chunk.session.execute(PUT_OFF, put_off)
-    if ours:
-        await move_chunk(replace(chunk, ids=ours, applied=await _applied(chunk)))
-    return len(chunk.ids)
+    return replace(chunk, ids=[i for i, is_covered in there.items() if is_covered])
 
 
 async def _applied(chunk: Chunk) -> Why | None:

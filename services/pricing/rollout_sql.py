@@ -233,7 +233,7 @@ NEXT = text("""
 SELECT r.* FROM rollouts r JOIN pricing_configs c ON c.version = r.price_version
 WHERE r.status = 'listing' OR r.status = 'canceled' AND r.finished_at IS NULL
     -- Somebody was put back on the list while it ended.
-    OR r.status = 'done' AND EXISTS (SELECT FROM rollout_items i
+    OR r.status IN ('done', 'canceled') AND EXISTS (SELECT FROM rollout_items i
         WHERE i.price_version = r.price_version AND i.outcome IS NULL)
     OR r.status = 'running' AND (
         NOT EXISTS (SELECT FROM rollout_items i

@@ -1,20 +1,26 @@
 """Who meets whom in the midst of a chunk, one step after the other by hand: nobody is forgotten, counted twice or in the way."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from typing import LiteralString
 from uuid import UUID
 
 import asyncpg
 import orjson
 import psycopg
+import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.pricing import preview
 from services.pricing.audit import checks
 from services.pricing.campaign import Campaign
 from services.pricing.chunk import Asked, Known
 from services.pricing.handlers import HANDLERS
+from services.pricing.operating import cancel
 from services.pricing.rollout import run_once
 from shared.consumer import claim_and_apply
 from shared.db import Sessions
@@ -23,7 +29,7 @@ from shared.faults import is_transient
 from tests.conftest import Database
 from tests.pricing.conftest import Shop, Ticking, hear_storefront
 from tests.pricing.crowd import change, drafted, outcomes, roll_out
-from tests.pricing.test_held import DEARER, TOUCH, begun, now_of
+from tests.pricing.test_held import DEARER, TOUCH, begun, do, now_of
 
 PATIENCE_SECONDS = 10.0
 STUCK = """SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -42,6 +48,7 @@ UPDATE public.subscriptions s SET cost_breakdown = o.cost_breakdown, variants = 
     loyalty_discount_minor = o.loyalty_discount_minor
 FROM public.subscriptions o WHERE o.id = $1
 """
+FALLS = "UPDATE pricing.user_tiers SET tier = 'bronze' WHERE user_id = %s"
 
 
 async def test_who_joins_a_cohort_while_the_chunk_that_passes_him_is_not_committed_is_moved(
@@ -132,8 +139,38 @@ async def test_a_preview_plans_whoever_it_prices_although_his_row_changes_in_bet
     assert orjson.loads(totals)["codes"] == {"kept": {"grandfathered": 3}}
 
 
-async def test_who_is_put_back_on_the_list_while_the_rollout_ends_has_his_turn(
-    shop: Shop, sessions: Sessions, clock: Ticking
+async def test_whose_tier_changes_while_his_turn_is_carried_out_is_not_moved(
+    shop: Shop, sessions: Sessions, clock: Ticking, database: Database
+) -> None:
+    [falls, *_] = await begun(shop, sessions, clock, 3)
+    await shop.storefront.execute(
+        "INSERT INTO pricing.user_tiers SELECT user_id, 'gold', 1 FROM public.subscriptions"
+    )
+    day = clock.now + timedelta(days=1)
+    gold: dict[str, object] = {
+        "scope": {"tiers": ["gold"]},
+        "admin_percentage": "20",
+        "timing": {"when": "grandfathered", "until": day},
+    }
+    version = await change(sessions, clock, gold)
+    await roll_out(sessions, clock)
+    clock.now = day
+    bind: AsyncEngine = sessions.kw["bind"]
+
+    @event.listens_for(bind.sync_engine, "before_cursor_execute")
+    def _fall(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "SKIP LOCKED" in statement and "public.subscriptions" in statement:
+            with psycopg.connect(database.url) as loyalty:
+                loyalty.execute(FALLS, [falls])
+
+    await roll_out(sessions, clock)
+    assert await outcomes(shop, version) == {("moved", None): 2, ("excluded", "left_scope"): 1}
+    assert (await shop.row(falls))["price_version"] == 1
+
+
+@pytest.mark.parametrize("end", ["done", "canceled"])
+async def test_who_is_put_back_on_the_list_while_the_rollout_ends_is_not_forgotten(
+    shop: Shop, sessions: Sessions, clock: Ticking, end: str
 ) -> None:
     [one, *_] = await begun(shop, sessions, clock, 3)
     run = shop.storefront.execute
@@ -147,13 +184,19 @@ async def test_who_is_put_back_on_the_list_while_the_rollout_ends_has_his_turn(
     facts = await said_of(shop, one)
     async with sessions.begin() as putting_back:
         await claim_and_apply(putting_back, "pricing", HANDLERS, facts)
-        # The worker does not see that yet.
-        await run_once(sessions, clock)
-        assert (await now_of(sessions, version, clock.now)).status == "done"
+        # Nobody sees that yet.
+        if end == "canceled":
+            await do(sessions, clock, cancel, version)
+        await roll_out(sessions, clock)
+        ended = await now_of(sessions, version, clock.now)
+        assert (ended.status, ended.finished_at) == (end, clock.now)
     assert (await outcomes(shop, version))[None, None] == 1
     await roll_out(sessions, clock)
-    assert (await now_of(sessions, version, clock.now)).status == "done"
-    assert await outcomes(shop, version) == {("kept", "grandfathered"): 3}
+    assert (await now_of(sessions, version, clock.now)).status == end
+    last = ("kept", "grandfathered") if end == "done" else ("deferred", "canceled")
+    assert await outcomes(shop, version) == Counter({("kept", "grandfathered"): 2}) + Counter(
+        [last]
+    )
     assert await wrong(sessions) == []
 
 
