@@ -9,10 +9,11 @@ from dataclasses import replace
 from uuid import UUID
 
 import orjson
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.pricing.counting import about_how_many
 from services.pricing.decisions import Decision, note
 from services.pricing.domain import UnknownVariant, plain
 from services.pricing.drafts import ConfigDraft, RevertDraft
@@ -153,6 +154,7 @@ async def start_preview(session: AsyncSession, version: int, decision: Decision)
     if running is not None:
         return running
     await _back_to_draft(session, config)
+    definition = await scope_of(session, config)
     preview = Preview(
         price_version=version,
         draft_revision=config.draft_revision,
@@ -160,8 +162,8 @@ async def start_preview(session: AsyncSession, version: int, decision: Decision)
         requested_by=decision.by,
         effective_from=config.effective_from or decision.at,
         started_at=decision.at,
-        expected=await _about_how_many(session),
-        chain=content_digest(config, await scope_of(session, config)),
+        expected=await about_how_many(session, Scope.model_validate(definition)),
+        chain=content_digest(config, definition),
         totals={},
     )
     session.add(preview)
@@ -360,12 +362,3 @@ async def _check_subscriptions(session: AsyncSession, draft: ConfigDraft) -> Non
             + (f" and {len(unknown) - 1} others" if len(unknown) > 1 else ""),
             subscription_ids=unknown[:10],
         )
-
-
-async def _about_how_many(session: AsyncSession) -> int:
-    """Subscriptions there are, as PostgreSQL's statistics have it: good enough for an estimate of the time."""
-    counted = await session.scalar(_ABOUT)
-    return max(0, counted or 0)
-
-
-_ABOUT = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'public.subscriptions'::regclass")

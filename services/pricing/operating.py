@@ -8,8 +8,10 @@ from sqlalchemy import CursorResult, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.campaign import OUTCOMES, Outcome
+from services.pricing.counting import about_how_many
 from services.pricing.decisions import Decision, note
 from services.pricing.models import Preview, Rollout, RolloutItem
+from services.pricing.scopes import Scope
 from services.pricing.versions import drift_limit, get_config
 from shared.errors import Conflict, NotFound
 
@@ -209,7 +211,7 @@ async def _expected(session: AsyncSession, rollout: Rollout) -> int:
     if rollout.preview_id is not None:
         statement = select(Preview.counted).where(Preview.id == rollout.preview_id)
         return await session.scalar(statement) or 0
-    return max(0, await session.scalar(_ABOUT) or 0)
+    return await about_how_many(session, Scope())
 
 
 # In effect from when somebody said so: what was paid in between stays what it was.
@@ -223,4 +225,3 @@ FROM (
 ) again
 WHERE i.price_version = :version AND i.subscription_id = again.subscription_id
 """)
-_ABOUT = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'public.subscriptions'::regclass")
