@@ -7,6 +7,7 @@ import pytest
 from services.pricing import counting
 from services.pricing.drafts import ConfigDraft
 from services.pricing.life import create_draft, start_preview
+from services.pricing.scopes import Scope
 from shared.db import Sessions
 from tests.pricing.conftest import CONFIG, START, Shop, Ticking, decision, publish_config
 
@@ -44,6 +45,6 @@ async def test_of_a_large_table_a_sample_is_counted(
     # About every second of a hundred blocks and more, which hold 60 rows each.
     monkeypatch.setattr(counting, "SAMPLE_ROWS", 1_600)
     async with sessions.begin() as session:
-        scope = counting.Scope.model_validate({"currencies": ["EUR"]})
+        scope = Scope.model_validate({"currencies": ["EUR"]})
         counted = await counting.about_how_many(session, scope)
     assert 2_000 < counted < 6_000

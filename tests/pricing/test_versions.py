@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from asyncpg import ExclusionViolationError
+from asyncpg import ExclusionViolationError, RestrictViolationError
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
@@ -82,13 +82,16 @@ async def test_the_database_itself_refuses_two_versions_in_force_at_once(
         )
 
 
-async def test_the_cost_history_cannot_be_rewritten_by_pricing_itself(
-    sessions: Sessions,
+async def test_the_cost_history_cannot_be_rewritten_by_pricing_nor_by_its_owner(
+    shop: Shop, sessions: Sessions
 ) -> None:
     for statement in (
-        "UPDATE subscription_cost_history SET reason = 'x'",
-        "DELETE FROM subscription_cost_history",
+        "UPDATE pricing.subscription_cost_history SET reason = 'x'",
+        "DELETE FROM pricing.subscription_cost_history",
+        "TRUNCATE pricing.subscription_cost_history",
     ):
         async with sessions() as session:
             with pytest.raises(ProgrammingError, match="permission denied"):
                 await session.execute(text(statement))
+        with pytest.raises(RestrictViolationError, match="only ever added to"):
+            await shop.storefront.execute(statement)
