@@ -70,6 +70,31 @@ async def test_every_subscription_moves_and_says_so_once(
     assert (done.status, done.listed, done.todo, done.outcomes["moved"]) == ("done", 8, 0, 8)
 
 
+async def test_whoever_was_never_said_anything_of_gets_a_first_revision(
+    shop: Shop, sessions: Sessions, clock: Ticking
+) -> None:
+    """As rows that were there before the trigger: the others' revisions are renewed beside theirs."""
+    unsaid, said = await customers(shop, sessions, clock, 2)
+    await shop.storefront.execute(
+        "DELETE FROM pricing.subscription_revisions WHERE subscription_id = $1", unsaid
+    )
+    await publish_config(sessions, clock.now, DEARER)
+    await finish(sessions, clock)
+
+    for subscription, revision in ((unsaid, 1), (said, 3)):
+        head = await shop.storefront.fetchrow(
+            "SELECT revision, encode(head, 'hex') FROM pricing.subscription_revisions"
+            " WHERE subscription_id = $1",
+            subscription,
+        )
+        fact = json.loads(
+            (await shop.facts(SubscriptionCostChanged.type, subscription))[-1]["body"]
+        )
+        said_of = (fact["revision"], fact["history_hash"])
+        assert said_of == tuple(head)
+        assert said_of[0] == revision
+
+
 async def test_the_same_cents_are_kept_and_stamped(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
