@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 
 from services.pricing import audit_history
+from services.pricing.audit_history import LIKE_NOW
 from services.pricing.layers import Layers, stored_layers
 from services.pricing.models import Rollout, SubscriptionCostHistory
 from services.pricing.pricing_sql import covered
@@ -28,8 +29,6 @@ IN_FORCE = text("""
         WINDOW of_scope AS (PARTITION BY scope_id ORDER BY effective_from)
     ) v
 """)
-# What lines of the first releases left unsaid.
-LIKE_NOW = """jsonb '{"tax_inclusive": false, "rounding_minor": 0}'"""
 # Another composition for the same cents is noted on the row, without a line.
 CHAIN = text(f"""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(subscription_id::text) FILTER (WHERE wrong)

@@ -30,13 +30,32 @@ HEADS = text("""
         ) h ON h.subscription_id = r.subscription_id
     ) compared
 """)
-# That each line has its one fact is checked by itself (S2).
-TOLD = text("""
+# What lines of the first releases left unsaid.
+LIKE_NOW = """jsonb '{"tax_inclusive": false, "rounding_minor": 0}'"""
+# That each line has its one fact is checked by itself (S2).  Payments charges by what facts say.
+TOLD = text(f"""
     SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
     FROM (
-        SELECT h.id, o.payload ->> 'history_hash' IS DISTINCT FROM encode(h.line_hash, 'hex') AS wrong
+        SELECT h.id, o.payload ->> 'history_hash' IS DISTINCT FROM encode(h.line_hash, 'hex')
+            OR (o.payload ->> 'customer_id', o.payload ->> 'subscription_id', o.payload ->> 'currency')
+                IS DISTINCT FROM (h.user_id::text, h.subscription_id::text, h.currency)
+            OR (o.payload ->> 'effective_at')::timestamptz IS DISTINCT FROM h.effective_at
+            OR {LIKE_NOW} || (o.payload -> 'new_breakdown') - 'price_versions'
+                IS DISTINCT FROM {LIKE_NOW} || h.new_breakdown - 'price_versions' AS wrong
         FROM outbox o JOIN subscription_cost_history h ON h.id = (o.payload ->> 'cost_history_id')::bigint
         WHERE o.type = 'pricing.subscription_cost_changed'
+    ) compared
+""")
+# What the storefront asks now is the last that the log noted: none of its writes went by it.
+NOTED = text("""
+    SELECT count(*), count(*) FILTER (WHERE wrong), min(id) FILTER (WHERE wrong)
+    FROM (
+        SELECT v.id::text AS id,
+            (v.currency, v.price_minor) IS DISTINCT FROM (c.currency, c.price_minor) AS wrong
+        FROM public.product_variants v LEFT JOIN (
+            SELECT DISTINCT ON (variant_id) variant_id, currency, price_minor
+            FROM catalogue_prices ORDER BY variant_id, id DESC
+        ) c ON c.variant_id = v.id
     ) compared
 """)
 # An owner may switch the triggers off for an hour; not unseen.
@@ -55,6 +74,7 @@ GUARDED = text("""
 CHECKS = (
     ("S6", CHAINED, "cost lines: hashed with the line before"),
     ("S6", HEADS, "cost lines: the newest is the one that the subscription's head names"),
-    ("S6", TOLD, "cost lines: their facts carry their hash"),
+    ("S6", TOLD, "cost lines: their facts say the same, and carry their hash"),
+    ("S6", NOTED, "catalogue prices: the newest is what the storefront asks"),
     ("S6", GUARDED, "cost lines and catalogue prices: only ever added to"),
 )
