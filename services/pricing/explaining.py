@@ -110,13 +110,13 @@ async def explain(
 def components(
     said: CostBreakdown, on: Sequence[Layer], brought: Mapping[str, str]
 ) -> tuple[Component, ...]:
-    """`on` in order: the last that says something is where it comes from.  `brought`: by part of what the customer
-    decides, what it came with.  Pure."""
+    """`on` in order: the last that says something is where it comes from.  `brought`: by variant, and of
+    delivery and discount, what they came with.  Pure."""
     fee = _last(on, lambda layer: layer.changes.admin_percentage is not None)
     delivery, tax = _delivery_of(said, on), _tax_of(said, on)
     percent = f"{said.admin_percentage} % of {said.subtotal_minor}"
     parts = [
-        *_variants(said, on, brought.get("variants")),
+        *_variants(said, on, brought),
         Component("fee", said.fee_minor, percent, fee, None, publication(fee)),
         Component(
             *("delivery", said.delivery_minor, said.delivery_type),
@@ -137,7 +137,9 @@ def publication(version: int | None) -> str | None:
     return None if version is None else str(derived_id(ConfigPublished.type, version))
 
 
-def _variants(said: CostBreakdown, on: Sequence[Layer], cause: str | None) -> list[Component]:
+def _variants(
+    said: CostBreakdown, on: Sequence[Layer], brought: Mapping[str, str]
+) -> list[Component]:
     return [
         Component(
             "variant",
@@ -145,7 +147,7 @@ def _variants(said: CostBreakdown, on: Sequence[Layer], cause: str | None) -> li
             f"{line.quantity} × {line.unit_price_minor}",
             _last(on, partial(_names, currency=said.currency, line=line)),
             line.variant_id,
-            cause,
+            brought.get(str(line.variant_id)),
         )
         for line in said.variants
     ]
@@ -227,16 +229,23 @@ _CANCELED = text("""
 SELECT canceled_at FROM public.subscriptions
 WHERE id = :subscription AND canceled_at <= :at AND canceled_at <= :known
 """)
+# The newest line up to this one that says otherwise than the one before it.
 _BROUGHT = text("""
+WITH parts (n, part, line) AS (
+    SELECT v.n, v.line ->> 'variant_id', v.line FROM subscription_cost_history s
+    CROSS JOIN LATERAL jsonb_array_elements(s.new_breakdown -> 'variants') WITH ORDINALITY AS v (line, n)
+    WHERE s.id = :line
+    UNION ALL VALUES (1000, 'delivery', NULL::jsonb), (1001, 'discount', NULL)
+)
 SELECT p.part, l.cause_id
-FROM (VALUES (1, 'variants'), (2, 'delivery'), (3, 'discount')) AS p (n, part) CROSS JOIN LATERAL (
+FROM parts p CROSS JOIN LATERAL (
     SELECT h.cause_id FROM subscription_cost_history h
     WHERE h.subscription_id = :subscription AND h.id <= :line AND CASE p.part
-        WHEN 'variants' THEN h.new_breakdown -> 'variants' IS DISTINCT FROM h.old_breakdown -> 'variants'
         WHEN 'delivery' THEN (h.new_breakdown -> 'delivery_type', h.new_breakdown -> 'place')
             IS DISTINCT FROM (h.old_breakdown -> 'delivery_type', h.old_breakdown -> 'place')
-        ELSE coalesce(h.new_breakdown ->> 'loyalty_discount_minor', '0')
-            <> coalesce(h.old_breakdown ->> 'loyalty_discount_minor', '0') END
+        WHEN 'discount' THEN coalesce(h.new_breakdown ->> 'loyalty_discount_minor', '0')
+            <> coalesce(h.old_breakdown ->> 'loyalty_discount_minor', '0')
+        ELSE NOT coalesce(h.old_breakdown -> 'variants' @> jsonb_build_array(p.line), false) END
     ORDER BY h.id DESC LIMIT 1) l
 ORDER BY p.n
 """)

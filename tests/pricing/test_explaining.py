@@ -170,20 +170,24 @@ async def test_each_part_names_what_brought_it(
         "UPDATE public.subscriptions SET loyalty_discount_minor = 300 WHERE id = $1", subscription
     )
     await hear_storefront(shop, sessions)
+    path = f"/subscriptions/{subscription}"
+    both = [{"variant_id": str(v), "quantity": 2} for v in (customer.coffee, customer.tea)]
+    await api.done("PUT", f"{path}/variants", {"variants": both})
     await publish_config(sessions, clock.pass_(days=1), {"admin_percentage": "20"})
     await finish(sessions, clock)
-    path = f"/subscriptions/{subscription}"
     found = CostView.model_validate(await api.done("GET", f"{path}/cost"))
-    created, discount, config = await shop.history(subscription)
-    brought = {part.part: part.cause_id for part in found.components}
+    created, discount, tea, config = await shop.history(subscription)
+    brought = {str(part.variant_id or part.part): part.cause_id for part in found.components}
     assert brought == {
-        "variant": created["cause_id"],
+        str(customer.coffee): created["cause_id"],
+        str(customer.tea): tea["cause_id"],
         "discount": discount["cause_id"],
         **dict.fromkeys(("fee", "delivery", "tax"), config["cause_id"]),
     }
     types = {cause.id: cause.type for cause in found.causes}
     assert types == {
         created["cause_id"]: None,
+        tea["cause_id"]: None,
         discount["cause_id"]: "pricing.subscription_changed",
         config["cause_id"]: "pricing.config_published",
     }
