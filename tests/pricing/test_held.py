@@ -1,6 +1,7 @@
 """A rollout held to its preview, and an operator's hand on it; whatever happens, everybody ends with an outcome."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -72,6 +73,16 @@ async def do(
         return await step(session, version, decision("olga", clock.now, "looked at it"))
 
 
+async def another_box_for_the_same_money(shop: Shop, subscription: UUID) -> None:
+    row = await shop.row(subscription)
+    [line, *rest] = json.loads(row["variants"])
+    twin = await shop.variant(line["unit_price_minor"], row["currency"])
+    await shop.storefront.execute(
+        "UPDATE public.subscriptions SET variants = $2 WHERE id = $1",
+        *(subscription, json.dumps([line | {"variant_id": str(twin)}, *rest])),
+    )
+
+
 async def test_who_changed_since_the_preview_is_set_aside_until_somebody_says_so(
     shop: Shop, sessions: Sessions, clock: Ticking
 ) -> None:
@@ -81,24 +92,25 @@ async def test_who_changed_since_the_preview_is_set_aside_until_somebody_says_so
     await shop.storefront.execute(TOUCH, ids[0])
     await hear_storefront(shop, sessions)  # priced again, at its old version
     await shop.storefront.execute(TOUCH, ids[1])
+    await another_box_for_the_same_money(shop, ids[2])
     new = await shop.subscription([(await shop.variant(700), 1)], created_at=LONG_AGO)
     await hear_storefront(shop, sessions)
     await published(sessions, clock, version)
     await roll_out(sessions, clock)
     assert await outcomes(shop, version) == {
-        ("moved", None): 28,
-        ("deferred", "changed"): 2,
+        ("moved", None): 27,
+        ("deferred", "changed"): 3,
         ("deferred", "new_since_preview"): 1,
     }
-    assert (await now_of(sessions, version, clock.now)).drifted == 2
+    assert (await now_of(sessions, version, clock.now)).drifted == 3
     assert (await shop.row(new))["price_version"] == 1
 
     later = clock.pass_(hours=1)
-    assert await do(sessions, clock, apply_deferred, version) == 3
+    assert await do(sessions, clock, apply_deferred, version) == 4
     await roll_out(sessions, clock)
-    assert await outcomes(shop, version) == {("moved", None): 28, ("moved", "accepted"): 3}
+    assert await outcomes(shop, version) == {("moved", None): 27, ("moved", "accepted"): 4}
     assert (await shop.row(new))["price_version"] == version
-    for applied in (new, ids[0], ids[1]):
+    for applied in (new, *ids[:3]):
         [*_, line] = await shop.history(applied)
         assert (line["effective_at"], line["changed_by"], line["reason"]) == (
             later,
