@@ -252,9 +252,10 @@ def membership(condition: str) -> TextClause:
 
 # Whoever is in somebody else's hands is left for later: who waits for a row while he holds others makes
 # everybody wait, and may be one half of a deadlock.  What then changes is the price, and no SubscriptionChanged
-# but subscription_cost_changed says so; and what prices them is planned once, not anew for each list of ids.
+# but subscription_cost_changed says so.  By their keys alone they are looked up from here on: a plan that was made
+# while a rollout's items were none yet would read all of them for each row, for as long as it is kept.
 LOCK = text("""
-SELECT set_config('farebox.pricing', 'on', true), set_config('plan_cache_mode', 'force_generic_plan', true), ARRAY(
+SELECT set_config('farebox.pricing', 'on', true), set_config('enable_seqscan', 'off', true), ARRAY(
     SELECT id FROM public.subscriptions WHERE id = ANY (CAST(:ids AS uuid[]))
     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED) AS ours
 """)

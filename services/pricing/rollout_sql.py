@@ -83,9 +83,10 @@ updated AS (
     SELECT CAST(:version AS integer), id, outcome, code, {detail}, effective_at
     FROM ruled WHERE NOT listed ORDER BY id
 ), settled_before AS (
-    UPDATE rollout_items i SET outcome = r.outcome, code = r.code, detail = r.detail, effective_at = r.effective_at
-    FROM (SELECT id, outcome, code, {detail} AS detail, effective_at FROM ruled WHERE listed) r
-    WHERE i.price_version = CAST(:version AS integer) AND i.subscription_id = r.id
+    INSERT INTO rollout_items AS old (price_version, subscription_id, outcome, code, detail, effective_at)
+    SELECT CAST(:version AS integer), id, outcome, code, {detail}, effective_at FROM ruled WHERE listed ORDER BY id
+    ON CONFLICT (price_version, subscription_id) DO UPDATE SET outcome = excluded.outcome,
+        code = excluded.code, detail = excluded.detail, effective_at = excluded.effective_at
 )"""
 DETAIL = "coalesce(detail, CAST(:details AS jsonb) ->> code)"
 
