@@ -54,8 +54,9 @@ def await_answer(url: str) -> None:
             time.sleep(0.05)
 
 
-async def assert_promises_kept(url: str, key: str, folder: Path) -> None:
-    """`folder` may hold a `schemathesis.toml`."""
+async def assert_promises_kept(url: str, key: str, folder: Path, hooks: str = "") -> None:
+    """`folder` may hold a `schemathesis.toml`; `hooks` is a module of Schemathesis' hooks."""
+    more = {"SCHEMATHESIS_HOOKS": hooks, "PYTHONPATH": str(ROOT)} if hooks else {}
     ran = await asyncio.to_thread(
         subprocess.run,
         [
@@ -66,6 +67,7 @@ async def assert_promises_kept(url: str, key: str, folder: Path) -> None:
             *("--generation-database", "none", "--phases", "examples,coverage,fuzzing"),
         ],
         cwd=folder,
+        env=os.environ | more,
         capture_output=True,
         text=True,
         timeout=300,
