@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 POLL_SECONDS = 0.5
+# A chunk takes a fraction of a second.
+STILL_SECONDS = 30.0
+STILL = f"nothing for {STILL_SECONDS:.0f} s: does pricing's worker run?"
 
 
 @dataclass
@@ -13,13 +16,20 @@ class Pace:
     """What is left at the speed so far; `done` may be more than `expected`, which is an estimate."""
 
     what: str
-    started: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
     first: int | None = None
+    reached: int | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.moved_at = self.clock()
 
     def line(self, done: int, expected: int, state: str) -> str:
+        now = self.clock()
         if self.first is None:
             self.first = done
-        seconds = time.monotonic() - self.started
+        if done != self.reached:
+            self.reached, self.moved_at = done, now
+        seconds = now - self.started
         speed = (done - self.first) / seconds if seconds > 0 else 0.0
         share = f"{min(100, 100 * done // expected)} %" if expected else "?"
         left = max(0, expected - done)
@@ -28,7 +38,7 @@ class Pace:
             f"{self.what}: {state}",
             f"{done:,} of about {expected:,} ({share})",
             f"{speed:,.0f}/s" if speed else "",
-            ends,
+            ends if now - self.moved_at < STILL_SECONDS else STILL,
         )
         return ", ".join(part for part in parts if part)
 
