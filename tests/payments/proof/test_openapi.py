@@ -42,7 +42,7 @@ async def test_the_api_keeps_what_its_openapi_page_promises(
 
 
 async def subjects(service: Service) -> str:
-    """What is written is about payments that there are: an id that nobody knows ends before any rule is looked at."""
+    """What is asked and written is about payments that there are: an id that nobody knows ends before any rule is looked at."""
     rows = await service.rows(
         "SELECT status, id FROM payment_intents WHERE currency = $1 AND amount_minor = $2"
         " AND refunded_minor = 0 AND fold->'disputes' = '{}'",
@@ -50,14 +50,17 @@ async def subjects(service: Service) -> str:
         AMOUNT_MINOR,
     )
     by_status = {str(row["status"]): row["id"] for row in rows}
+    [event] = await service.rows("SELECT id FROM stripe_events ORDER BY position LIMIT 1")
     wanted = {
-        "refund": by_status["succeeded"],
-        "capture": by_status["requires_capture"],
-        "cancel": by_status["requires_payment_method"],
-        "confirm": by_status["requires_payment_method"],
+        "/payments/{payment_id}": by_status["succeeded"],
+        "/payments/{payment_id}/refund": by_status["succeeded"],
+        "/payments/{payment_id}/capture": by_status["requires_capture"],
+        "/payments/{payment_id}/cancel": by_status["requires_payment_method"],
+        "/payments/{payment_id}/confirm": by_status["requires_payment_method"],
+        "/stripe-events/{event_id}": event["id"],
     }
     return "".join(
-        f'[[operations]]\ninclude-path = "/payments/{{payment_id}}/{action}"\n'
-        f'parameters = {{ payment_id = "{payment_id}" }}\n'
-        for action, payment_id in wanted.items()
+        f'[[operations]]\ninclude-path = "{path}"\n'
+        f'parameters = {{ {path.partition("{")[2].partition("}")[0]} = "{name}" }}\n'
+        for path, name in wanted.items()
     )
