@@ -19,6 +19,7 @@ from services.pricing.layers import layers
 from services.pricing.models import SubscriptionCostHistory
 from services.pricing.recomputing import Composed, fault_of, versions_of
 from services.pricing.scopes import LAST
+from services.pricing.subscriptions import check_there
 from shared.errors import Conflict, NotFound
 from shared.events import ConfigPublished, CostBreakdown, VariantLine, derived_id
 
@@ -79,10 +80,14 @@ class Explained:
 async def explain(
     session: AsyncSession, subscription_id: UUID, at: datetime, as_known_at: datetime
 ) -> Explained:
-    """`as_known_at` LAST: as it is known by now.  Raises NoCostKnown, UnreadableLine."""
+    """`as_known_at` LAST: as it is known by now.
+
+    Raises SubscriptionNotFound, NoCostKnown, UnreadableLine.
+    """
     moments = {"subscription": subscription_id, "at": at, "known": as_known_at}
     line = await session.scalar(_LINE, moments)
     if line is None:
+        await check_there(session, subscription_id)
         then = "is known" if as_known_at == LAST else f"was known at {as_known_at.isoformat()}"
         raise NoCostKnown(
             f"of subscription {subscription_id} no cost in effect at {at.isoformat()} {then}"

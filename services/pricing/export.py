@@ -17,7 +17,7 @@ from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.models import SubscriptionCostHistory
-from services.pricing.subscriptions import get_subscription
+from services.pricing.subscriptions import check_there
 from shared.db import Sessions
 from shared.errors import Unavailable
 from shared.spreadsheet import cell
@@ -55,7 +55,7 @@ async def extract(sessions: Sessions, subscription_id: UUID | None, after: int) 
     """Raises SubscriptionNotFound, StillWriting."""
     async with sessions() as session:
         if subscription_id is not None:
-            await get_subscription(session, subscription_id)
+            await check_there(session, subscription_id)
         last = await _settled(session)
         line = SubscriptionCostHistory
         statement = select(func.count()).where(line.id > after, line.id <= last)

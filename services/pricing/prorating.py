@@ -24,6 +24,7 @@ from services.pricing.proration import (
     prorate,
 )
 from services.pricing.reprice import context_of, decide, priceable_at
+from services.pricing.scopes import FIRST, LAST
 from services.pricing.subscriptions import SubscriptionNotFound, UnknownAddress
 from shared.errors import Conflict
 from shared.events import BoxLine, CostBreakdown
@@ -99,13 +100,17 @@ async def prorated(
 
 
 async def _window(session: AsyncSession, subscription_id: UUID, counting: Counting) -> Window:
-    statement = select(Subscription.period_start, Subscription.period_end).where(
-        Subscription.id == subscription_id
+    """Where the storefront wrote an infinity, or a slip that calendars end at, there is no period to count."""
+    row = Subscription
+    period = select(row.period_start, row.period_end).where(
+        row.id == subscription_id,
+        row.period_start.between(FIRST, LAST),
+        row.period_end.between(FIRST, LAST),
     )
-    start, end = (await session.execute(statement)).one()
-    if end is None:
+    found = (await session.execute(period)).one_or_none()
+    if found is None:
         raise NotInThisPeriod(f"subscription {subscription_id} has no period that ends")
-    return Window(start, end, counting.at, counting.by, counting.zone)
+    return Window(found.period_start, found.period_end, counting.at, counting.by, counting.zone)
 
 
 async def _changed(session: AsyncSession, subject: Subject, change: Change) -> Subject:

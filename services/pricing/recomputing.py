@@ -1,4 +1,4 @@
-"""A line of the cost history computed once more, from the box and the versions it names.  Pure."""
+"""A line of the cost history computed once more, from the box and the versions it names.  Reads and writes nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

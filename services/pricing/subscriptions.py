@@ -145,6 +145,15 @@ async def get_subscription(session: AsyncSession, subscription_id: UUID) -> Subs
     return found
 
 
+async def check_there(session: AsyncSession, subscription_id: UUID) -> None:
+    """Whatever its row holds.  Raises SubscriptionNotFound."""
+    if (
+        await session.scalar(select(Subscription.id).where(Subscription.id == subscription_id))
+        is None
+    ):
+        raise SubscriptionNotFound(f"there is no subscription {subscription_id}")
+
+
 async def list_subscriptions(
     session: AsyncSession, user_id: UUID | None, after: UUID | None, limit: int
 ) -> Sequence[Subscription]:

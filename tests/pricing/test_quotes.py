@@ -194,3 +194,21 @@ async def test_what_cannot_be_prorated_says_why(
         (409, "not-priced-yet"),
         (404, "subscription-not-found"),
     ]
+
+
+@pytest.mark.parametrize("end", ["infinity", "9999-12-31T23:59:59Z", "12000-01-01"])
+async def test_a_period_that_no_calendar_holds_is_refused_and_its_cost_told(
+    api: Api, shop: Shop, sessions: Sessions, clock: Ticking, customer: Customer, end: str
+) -> None:
+    await publish_config(sessions, clock.now)
+    made = await api.done("POST", "/subscriptions", customer.order())
+    await shop.storefront.execute(
+        f"UPDATE public.subscriptions SET period_end = '{end}' WHERE id = $1",
+        UUID(str(made["id"])),
+    )
+    status, body = await prorate(api, made["id"], {})
+    assert (status, body["type"]) == (422, "urn:farebox:problem:not-in-this-period")
+    told = await api.done("GET", f"/subscriptions/{made['id']}/cost")
+    assert told["total_minor"] == made["total_minor"]
+    file = f"/cost-history.csv?subscription_id={made['id']}"
+    assert (await api.ask("GET", file, scope="subscriptions:read")).status_code == 200

@@ -11,7 +11,6 @@ from services.pricing.api.shapes import Instant, View
 from services.pricing.domain import CostKind
 from services.pricing.explaining import Explained, Part, explain
 from services.pricing.scopes import LAST
-from services.pricing.subscriptions import get_subscription
 from shared.events import CostBreakdown
 from shared.web import Now, Session
 
@@ -80,7 +79,6 @@ async def cost_at(
     ] = None,
 ) -> CostView:
     """What it cost, component by component, and why."""
-    await get_subscription(session, subscription_id)
     moment = at or now
     # What was recorded since `now` was taken is known by now as well.
     found = await explain(session, subscription_id, moment, as_known_at or LAST)
