@@ -1,8 +1,9 @@
 """Bring subscriptions' costs in line with what their rows say: whatever a customer or the storefront changed.
 
 Each is priced by the versions in force of the scopes that cover it, but for those whose rollouts hold it back:
-there it stays on the version it was on.  The row locks come first, then what rollouts have said so far: a rollout
-that has not come to a row yet finds it as this leaves it.
+there it stays on the version it was on.  A walk that is on its way has to pause first, so that nobody waits for rows
+that wait for it; the row locks come next, then what rollouts have said so far: a rollout that has not come to a row
+yet finds it as this leaves it.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pricing.composition import Layer, choose, compose, numbers
@@ -100,6 +101,7 @@ async def reprice(
 
     Raises NoDeliveryCost, NoTaxRate, UnknownVariant, UnreadableSubscription.
     """
+    await session.execute(_WALKING, {"walks": WALKS})
     rows = await lock_rows(session, whys)
     subjects = [s for row in rows if _priceable(s := Subject.of(row), layers, whys[s.id])]
     written = {subject.id: whys[subject.id].at for subject in subjects}
@@ -245,7 +247,7 @@ async def _held(
     if not behind:
         return {}
     # How far a walk is does not change before the caller's transaction ends: nobody who joins a cohort meanwhile
-    # is passed by unseen.  A chunk takes a fraction of 100 ms.
+    # is passed by unseen.  Most of these locks are held since _WALKING; a walk may have begun since.
     for number in sorted(behind):
         await session.execute(select(func.pg_advisory_xact_lock_shared(WALKS, number)))
     held: dict[UUID, set[int]] = {}
@@ -294,3 +296,10 @@ async def _kept(
         ),
     )
     return [(row.price_version, row.subscription_id) for row in await session.execute(statement)]
+
+
+# A chunk takes a fraction of 100 ms: waited for before rows are locked, not by whoever waits for those rows besides.
+_WALKING = text("""
+SELECT pg_advisory_xact_lock_shared(:walks, price_version)
+FROM (SELECT price_version FROM rollouts WHERE status = 'listing' ORDER BY price_version OFFSET 0) walking
+""")
