@@ -211,7 +211,7 @@ def covered(scope: Scope) -> Covered:
         "delivery_types": "s.delivery_type = ANY (CAST(:delivery_types AS text[]))",
         "variants": (
             "EXISTS (SELECT FROM jsonb_array_elements(s.variants) line"
-            " WHERE line ->> 'variant_id' = ANY (CAST(:variants AS text[])))"
+            " WHERE lower(line ->> 'variant_id') = ANY (CAST(:variants AS text[])))"
         ),
         "tiers": "coalesce(u.tier, 'bronze') = ANY (CAST(:tiers AS text[]))",
         "signed_up_before": "s.created_at < CAST(:signed_up_before AS timestamptz)",

@@ -15,7 +15,7 @@ from shared.events import TierName
 from tests.conftest import Database
 from tests.pricing.conftest import START, Shop
 
-COFFEE, TEA = UUID(int=1), UUID(int=2)
+COFFEE, TEA = UUID(int=0xC0FFEE), UUID(int=0x7EA)
 TIERS: tuple[TierName | None, ...] = (None, "bronze", "silver", "gold")  # None: never heard of
 ADDRESSES = (("US", "CA"), ("US", " ca "), ("US", None), ("US", ""), ("DE", None), ("DE", "BE"))
 BOXES = ((COFFEE,), (TEA,), (COFFEE, TEA))
@@ -75,13 +75,15 @@ def someone(number: int) -> tuple[dict[str, object], Member]:
     country, region = ADDRESSES[number // 4 % 6]
     delivery = ("standard", "express", "pickup")[number // 24 % 3]
     box, tier, since = BOXES[number % 3], TIERS[number % 4], SINCE[number // 2 % 3]
+    # A storefront may write capitals.
+    ids = [str(variant).upper() if number % 2 else str(variant) for variant in box]
     written: dict[str, object] = {
         "id": str(UUID(int=number)),
         "currency": currency,
         "country": country,
         "region": region,
         "delivery": delivery,
-        "variants": [{"variant_id": str(variant), "quantity": 1} for variant in box],
+        "variants": [{"variant_id": each, "quantity": 1} for each in ids],
         "tier": tier,
         "since": since.isoformat(),
     }
