@@ -266,5 +266,6 @@ def rollout_result(timings: Timings, bare: float) -> Result:
         f" {seen.memory_bytes / 2**20:.0f} MB, longest transaction {seen.longest_transaction_seconds:.2f} s;"
         f" storefront's {len(writes):,} writes p50 {writes[len(writes) // 2] * 1e3:.1f} ms,"
         f" p99 {writes[int(len(writes) * 0.99)] * 1e3:.0f} ms, longest {writes[-1] * 1e3:.0f} ms; bare is one"
-        " UPDATE and two INSERT … SELECT of the same rows without a look at what they cost; fsync on",
+        " UPDATE and two INSERT … SELECT of the same rows without a look at what they cost; one worker,"
+        f" {WRITES_PER_SECOND} writes/s of the storefront, fsync on, acks=all",
     )
