@@ -10,8 +10,8 @@ import pytest
 from services.payments.handlers import HANDLERS
 from shared.consumer import deliver
 from shared.events import SubscriptionChanged, SubscriptionStatus
+from tests.payments.costs import cost
 from tests.payments.renewals.conftest import START, World
-from tests.payments.test_handlers import cost
 
 SUBSCRIPTION = UUID(int=7)
 
