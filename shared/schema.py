@@ -34,6 +34,7 @@ OLDER_REVISIONS = frozenset(
         "015d",
         "016",
         "017",
+        "018",
     ]
 )
 

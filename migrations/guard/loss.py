@@ -34,7 +34,9 @@ ALTERED_FREELY = {
     pg.AT_ColumnDefault,
     pg.AT_DropConstraint,
     pg.AT_DropNotNull,
+    pg.AT_ResetRelOptions,
     pg.AT_SetNotNull,
+    pg.AT_SetRelOptions,
     pg.AT_SetStatistics,
     pg.AT_ValidateConstraint,
 }

@@ -23,6 +23,7 @@ def test_our_own_ways_back_can_all_be_judged() -> None:
         ('DROP TABLE public.a, "B b".c', ["public.a", "B b.c"]),
         ("ALTER TABLE public.t DROP CONSTRAINT c, DROP COLUMN v_minor", ["public.t.v_minor"]),
         ("ALTER TABLE public.t ALTER COLUMN a DROP NOT NULL", []),
+        ("ALTER TABLE public.t SET (fillfactor = 90), RESET (toast_tuple_target)", []),
         ("DROP INDEX CONCURRENTLY public.i", []),
         ("UPDATE public.alembic_version SET version_num = 'a' WHERE version_num = 'b'", []),
         ("REVOKE ALL ON public.t FROM r", []),
